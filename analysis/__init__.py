@@ -1,0 +1,1 @@
+"""From run directories to tables, energy, cost and reports. Reads run directories only."""

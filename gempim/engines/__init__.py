@@ -1,0 +1,1 @@
+"""Engines: what turns operators on a system into time and event counts."""
