@@ -20,7 +20,7 @@ from gempim.analysis import result as results
 from gempim.engines.embedded import PATTERNS, EmbeddedEngine, Roi
 from gempim.experiment import Experiment, experiment_hash, file_sha256
 from gempim.rundir import SCHEMA, is_complete, write_json, write_run
-from gempim.statsfile import Stat, write_section
+from gempim.statsfile import Stat, format_section
 from gempim.systems import DATA
 
 PACKAGE = Path(__file__).parent
@@ -75,7 +75,7 @@ def simulate(
     def fill(folder: Path) -> None:
         with (folder / "stats.txt").open("w") as stats, (folder / "roi.jsonl").open("w") as rows:
             for section, roi in enumerate(rois):
-                write_section(stats, _stats(engine, roi))
+                stats.write(format_section(_stats(engine, roi)))
                 rows.write(json.dumps(_roi_row(section, roi)) + "\n")
         write_json(
             folder / "manifest.json", _manifest(experiment, path, engine, time.perf_counter() - started, command)
@@ -101,17 +101,17 @@ def _roi_row(section: int, roi: Roi) -> dict[str, Any]:
 
 
 def _stats(engine: EmbeddedEngine, roi: Roi) -> list[Stat]:
-    head = [
-        Stat("simSeconds", roi.sim_ps / 1e12, "Number of seconds simulated", "Second"),
-        Stat("simTicks", roi.sim_ps, "Number of ticks simulated", "Tick"),
-        Stat("simFreq", 10**12, "The number of ticks per simulated second", "Tick/Second"),
-        Stat("hostSeconds", roi.host_seconds, "Real time elapsed on the host", "Second"),
+    head: list[Stat] = [
+        ("simSeconds", roi.sim_ps / 1e12, "Number of seconds simulated", "Second"),
+        ("simTicks", roi.sim_ps, "Number of ticks simulated", "Tick"),
+        ("simFreq", 10**12, "The number of ticks per simulated second", "Tick/Second"),
+        ("hostSeconds", roi.host_seconds, "Real time elapsed on the host", "Second"),
     ]
     described = engine.stat_descriptions()
-    body = []
+    body: list[Stat] = []
     for name, value in {**engine.constant_stats(), **roi.counts}.items():
         unit, text = described[name]
-        body.append(Stat(name, value if value != int(value) else int(value), text, unit))
+        body.append((name, int(value) if value == int(value) else value, text, unit))
     return head + body
 
 
