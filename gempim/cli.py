@@ -49,7 +49,7 @@ Engine = Annotated[str, typer.Option("--engine", help="Engine: embedded.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
 Out = Annotated[Format, typer.Option("-o", "--output", help="Format on stdout.")]
 Prices = Annotated[
-    list[str] | None, typer.Option("--price", help="Override a price: v100=2.0 (USD per hour). Repeatable.")
+    list[str] | None, typer.Option("--price", help="Override a price: aws-p3-2xlarge.usd_per_hour=2.0. Repeatable.")
 ]
 Energy = Annotated[str | None, typer.Option("--energy", help="Energy table: a shipped name or a TOML file.")]
 Utilisation = Annotated[
@@ -87,13 +87,9 @@ def _pairs(items: list[str] | None, option: str) -> dict[str, str]:
 
 
 def _prices(items: list[str] | None) -> dict[str, float]:
-    out = {}
-    for key, value in _pairs(items, "--price").items():
-        try:
-            out[key] = float(value)
-        except ValueError:
-            raise DataError(f"--price {key}={value}: expected USD per hour, a number") from None
-    return out
+    from gempim.analysis.cost import parse_overrides
+
+    return parse_overrides(items or [])
 
 
 def _document(

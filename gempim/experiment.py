@@ -79,8 +79,9 @@ class Workload(_Strict):
     tokens: int = Field(default=16, ge=0, le=100_000)
     threads: int = Field(default=16, ge=1, le=1024)
     kv_type: Literal["f16", "f32", "q8_0"] = "f16"
-    routing: Literal["uniform", "zipf"] = "uniform"
-    zipf_exponent: float = Field(default=1.0, ge=0, le=4)
+    routing: Literal["sampled", "balanced"] = "sampled"
+    routing_exponent: float = Field(default=0.0, ge=0, le=10)
+    routing_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Workload:
@@ -186,6 +187,7 @@ def resolve(doc: Mapping[str, Any], *, origin: str, base_dir: Path | None = None
         model = load_model(spec.model.name, spec.model.quant)
         source = {"shape": spec.model.name}
     w = spec.workload
+    model = model.with_kv_type(w.kv_type)
     last = max(w.prompt, w.decode_context() + w.tokens)
     if last > model.max_context:
         raise DataError(

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gempim import __version__, _engine
-from gempim.analysis import result as results
+from gempim.analysis.cost import PriceTable, load_prices
+from gempim.analysis.energy import EnergyTable, load_energy_table
+from gempim.analysis.result import evaluate
+from gempim.analysis.run import load_run
 from gempim.engines.embedded import PATTERNS, EmbeddedEngine, Roi
 from gempim.experiment import Experiment, experiment_hash, file_sha256
 from gempim.rundir import SCHEMA, is_complete, write_json, write_run
@@ -34,6 +37,18 @@ def code_hashes() -> dict[str, str]:
         h.update(path.name.encode())
         h.update(path.read_bytes())
     return {"device_models": file_sha256(Path(_engine.__file__)), "engine": h.hexdigest()}
+
+
+@cache
+def price_table() -> PriceTable:
+    """The shipped prices, read once a process."""
+    return load_prices()
+
+
+@cache
+def energy_table(name: str) -> EnergyTable:
+    """An energy table, read once a process."""
+    return load_energy_table(name)
 
 
 def input_hashes(experiment: Experiment) -> dict[str, str]:
@@ -69,6 +84,7 @@ def simulate(
     if is_complete(path):
         return path
     started = time.perf_counter()
+    system = experiment.system
     engine = EmbeddedEngine(experiment)
     rois = list(engine.run(progress))
 
@@ -80,7 +96,9 @@ def simulate(
         write_json(
             folder / "manifest.json", _manifest(experiment, path, engine, time.perf_counter() - started, command)
         )
-        results.write_result(folder)
+        # Evaluated from the files just written, as any later reader will: a run that cannot be evaluated is no run.
+        result = evaluate(load_run(folder), energy_table(system.energy_table), price_table()).to_json()
+        write_json(folder / "result.json", {**result, "run": path.name})
 
     write_run(path, fill)
     return path

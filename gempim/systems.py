@@ -80,7 +80,6 @@ class System:
     description: str
     energy_table: str
     price: str
-    area_overhead: Quantity | None
     not_modelled: tuple[str, ...]
     sections: Mapping[str, Mapping[str, Quantity]]
     path: Path
@@ -126,7 +125,6 @@ class System:
             "kind": self.kind,
             "energy_table": self.energy_table,
             "price": self.price,
-            "area_overhead": _quantity_json(self.area_overhead) if self.area_overhead else None,
             "not_modelled": list(self.not_modelled),
             "sections": {s: {k: _quantity_json(q) for k, q in sec.items()} for s, sec in self.sections.items()},
         }
@@ -222,7 +220,7 @@ def load_system(name: str) -> System:
 
 
 _HEAD = ("name", "title", "kind", "description")
-_HEAD_MORE = ("extends", "energy_table", "price", "area_overhead", "not_modelled")
+_HEAD_MORE = ("extends", "energy_table", "price", "not_modelled")
 
 
 def _load(path: Path, *, seen: tuple[Path, ...]) -> System:
@@ -266,9 +264,6 @@ def _load(path: Path, *, seen: tuple[Path, ...]) -> System:
         timing = load_dram(str(sections["memory"]["standard"].value))
         over = doc.get("dram", {})
         sections["dram"] = _parse_section(over, section_schema("dram"), file=path, section="dram", inherited=timing)
-    area = base.area_overhead if base else None
-    if "area_overhead" in head:
-        area = parse_quantity(head["area_overhead"], file=path, key="system.area_overhead", unit="fraction")
     not_modelled = [*(base.not_modelled if base else ()), *head.get("not_modelled", [])]
     return System(
         name=head["name"],
@@ -277,7 +272,6 @@ def _load(path: Path, *, seen: tuple[Path, ...]) -> System:
         description=head["description"],
         energy_table=head.get("energy_table", base.energy_table if base else ""),
         price=head.get("price", base.price if base else ""),
-        area_overhead=area,
         not_modelled=tuple(dict.fromkeys(not_modelled)),
         sections=sections,
         path=path,

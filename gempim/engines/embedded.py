@@ -23,7 +23,7 @@ from gempim.engines.cpu import CpuCost, CpuModel, CpuParams
 from gempim.engines.gpu import GpuParams, GpuRoofline
 from gempim.engines.host import LlcParams, PimHostParams
 from gempim.experiment import Experiment
-from gempim.lowering import Operator, lower
+from gempim.lowering import Operator, Routing, lower
 from gempim.patterns.stats import load_patterns
 from gempim.systems import System
 
@@ -132,14 +132,9 @@ class EmbeddedEngine:
         self._memo: dict[Operator, OperatorResult] = {}
         # Weights and KV are used once a token, always in the same order: under LRU either all of it stays in the LLC or
         # none of it does.
-        footprint = experiment.model.bytes + self._kv_bytes()
+        cached = max(w.prompt, w.decode_context() + w.tokens)
+        footprint = experiment.model.bytes + w.batch * experiment.model.kv_bytes(cached)
         self.weights_in_llc = experiment.system.kind != "gpu-roofline" and footprint <= self.devices.llc_bytes
-
-    def _kv_bytes(self) -> int:
-        w, m = self.experiment.workload, self.experiment.model
-        width = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}[w.kv_type]
-        tokens = max(w.prompt, w.decode_context() + w.tokens)
-        return round(2 * m.n_layers * m.n_kv_heads * m.head_dim * tokens * w.batch * width)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> Iterator[Roi]:
         """Simulate the prefill (if any) and each decode step, in order."""
@@ -160,10 +155,8 @@ class EmbeddedEngine:
     def _roi(self, label: str, index: int, *, tokens: int, n_past: int, n_tokens: int) -> Roi:
         started = time.perf_counter()
         w = self.experiment.workload
-        ops = lower(
-            self.experiment.model, label, batch=w.batch, n_past=n_past, n_tokens=n_tokens, kv_type=w.kv_type,
-            routing=w.routing, zipf_exponent=w.zipf_exponent,
-        )  # fmt: skip
+        routing = Routing(w.routing, w.routing_exponent, w.routing_seed)
+        ops = lower(self.experiment.model, label, w.batch, n_past, n_tokens, routing)
         results = []
         for op in ops:
             if op not in self._memo:

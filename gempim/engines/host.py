@@ -27,6 +27,9 @@ class PimHostParams:
     """The core's side of one `lutmm`."""
 
     issue_cycles: int = field(metadata=_f("cycle", "core cycles to write a descriptor and issue one lutmm", 1, 10000))
+    convert_cycles: float = field(
+        metadata=_f("cycle/value", "core cycles to convert and scale one integer sum when the arrays do not", 0, 1000)
+    )
     wait_cycles: int = field(
         metadata=_f("cycle", "core cycles from the device's completion to the next instruction", 0, 100000)
     )
