@@ -207,3 +207,71 @@ class EmbeddedEngine:
         for key, value in dram.counters().items():
             scaled[f"system.dram.{key}"] = value * count / n
         return round(now * count / n), scaled
+
+    def _on_pim(self, op: Operator) -> OperatorResult:
+        """A matrix product on the C-SRAM arrays: `instances` products of [m, k] x [n, k]^T, one after another."""
+        d = self.devices
+        assert op.weight_type is not None
+        plan = d.pim.plan(op.m, op.n, op.k, op.weight_type)
+        hit_rate = self._hit_rate(op, plan)
+        quant = d.cpu.quantize(op.instances * op.m, op.k, op.weight_type)
+        commands = plan["tiles"] * op.instances
+        cycle_ps = PS / d.cpu_params.clock_hz
+        issue_cycles = math.ceil(commands / d.threads) * d.pim_host.issue_cycles + d.pim_host.wait_cycles
+        overhead_ps = quant.compute_ps + quant.barrier_ps + round(issue_cycles * cycle_ps)
+        bytes_each = op.weight_bytes // op.instances
+        device = {"compute_ps": 0, "load_ps": 0, "cpu_ps": 0}
+        pim_counts: dict[str, int] = {}
+
+        def once(dram: Any, start: int) -> tuple[int, dict[str, int]]:
+            now = start + overhead_ps
+            sums = dict.fromkeys(device, 0)
+            for instance in range(op.instances):
+                t = d.pim.time_matmul(
+                    op.m, op.n, op.k, op.weight_type, hit_rate, dram, instance * bytes_each, now
+                )  # fmt: skip
+                convert = t["counters"]["cpu_converts"] * d.pim_host.convert_cycles / d.threads * cycle_ps
+                now = t["end_ps"] + round(convert)
+                sums["compute_ps"] += t["compute_ps"]
+                sums["load_ps"] += t["load_ps"]
+                sums["cpu_ps"] += round(convert)
+                for key, value in t["counters"].items():
+                    sums[key] = sums.get(key, 0) + value
+            pim_counts.update(dict.fromkeys(t["counters"], 0))
+            return now, sums
+
+        time_ps, counts = self._train(op.count, once)
+        compute, load, cpu_ps = (round(counts.pop(k)) for k in device)
+        stats = {(f"system.sram_pim.{k}" if k in pim_counts else k): v for k, v in counts.items()}
+        # Every core waits in `lutmm` without spinning; only quantisation, issue and conversion are core work.
+        self._add_cpu(stats, quant, op.count)
+        issued = issue_cycles * d.threads * op.count
+        stats["system.cpu.busyCycles"] += issued + cpu_ps * d.threads / cycle_ps
+        stats["system.cpu.instructions::scalar"] += commands * d.pim_host.issue_cycles * op.count
+        limiter = "overhead"
+        if time_ps > 2 * overhead_ps * op.count:
+            limiter = "compute" if compute >= load else "memory"
+        return OperatorResult(
+            op, "sram_pim", time_ps, compute, load, overhead_ps * op.count + cpu_ps, limiter,
+            round(counts["system.dram.read_bytes"]), round(counts["system.dram.write_bytes"]), commands * op.count,
+            stats,
+        )  # fmt: skip
+
+    def _hit_rate(self, op: Operator, plan: dict[str, Any]) -> float:
+        p = self.experiment.system.values("sram_pim")
+        if not p["prt_enable"]:
+            return 0.0
+        if p["prt_policy"] != "lru" and 2 ** plan["nbw"] > p["prt_entries"]:
+            raise DataError(
+                f"sram_pim.prt_policy = {p['prt_policy']!r}: hit rates were recorded for lru; with {p['prt_entries']} entries"
+                f" and nbw = {plan['nbw']} entries are replaced, so the policy matters (raise prt_entries or use lru)"
+            )
+        return self.devices.patterns.hit_rate(
+            op.name.removesuffix("_exps"),
+            plan["nbw"],
+            p["activation_bits"],
+            p["prt_scope"],
+            min(op.m, plan["vectors_per_pass"]),
+            p["prt_entries"],
+            activation_type=_ACTIVATION_OF[op.weight_type or ""],
+        )

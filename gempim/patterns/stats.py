@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gempim.quantity import DataError
+
 SCHEMA = 1
 RATE_UNIT = "hits per 10000 lookups"
 
@@ -40,7 +42,7 @@ SCOPES = ("vector", "group")
 PHASES = ("prefill", "decode")
 
 
-class PatternError(ValueError):
+class PatternError(DataError):
     """A statistics file that cannot be read, or a value that was not recorded; names the file and the key."""
 
 
