@@ -137,13 +137,15 @@ def _manifest(
     experiment: Experiment, path: Path, engine: EmbeddedEngine, wall: float, command: list[str] | None
 ) -> dict[str, Any]:
     system = experiment.system
+    described = experiment.to_json()
+    described["system"]["peaks"] = engine.peaks()
     return {
         "schema": SCHEMA,
         "status": "complete",
         "kind": experiment.engine,
         "name": experiment.name,
         "experiment": {
-            **experiment.to_json(),
+            **described,
             "energy_table": system.energy_table,
             "price_key": system.price,
         },

@@ -126,7 +126,7 @@ class System:
             "energy_table": self.energy_table,
             "price": self.price,
             "not_modelled": list(self.not_modelled),
-            "sections": {s: {k: _quantity_json(q) for k, q in sec.items()} for s, sec in self.sections.items()},
+            **{s: {k: _quantity_json(q) for k, q in sec.items()} for s, sec in self.sections.items()},
         }
 
 

@@ -18,13 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gempim import _engine
-from gempim.calibrate import load_calibration
-from gempim.engines.cpu import CpuCost, CpuModel, CpuParams
+from gempim.engines.calibration import load_calibration
+from gempim.engines.cpu import ACTIVATION_TYPE, CpuCost, CpuModel, CpuParams, ModelTraits
+from gempim.engines.cpu import NOT_MODELLED as CPU_NOT_MODELLED
 from gempim.engines.gpu import GpuParams, GpuRoofline
 from gempim.engines.host import LlcParams, PimHostParams
 from gempim.experiment import Experiment
+from gempim.lowering import NOT_MODELLED as LOWERING_NOT_MODELLED
 from gempim.lowering import Operator, Routing, lower
+from gempim.models import ModelSpec
 from gempim.patterns.stats import load_patterns
+from gempim.quantity import DataError
 from gempim.systems import System
 
 PS = 1_000_000_000_000
@@ -32,6 +36,24 @@ PATTERNS = "smollm2-135m"
 
 # A train of occurrences covers this many refresh intervals, so that refresh is in the mean of short operators too.
 _REFRESH_INTERVALS = 8
+
+
+_CPU_STATS = {
+    "system.cpu.cores": ("Count", "cores of the socket"),
+    "system.cpu.threads": ("Count", "threads of the run"),
+    "system.cpu.busyCycles": ("Cycle", "core cycles with work, all threads"),
+    "system.cpu.idlePs": ("Tick", "time without work, summed over all cores of the socket"),
+    **{
+        f"system.cpu.instructions::{kind}": ("Count", f"{kind} instructions executed, all threads")
+        for kind in ("vector", "scalar", "load", "store", "branch")
+    },
+    "system.l1d.bytes": ("Byte", "bytes between registers and the L1 data caches"),
+    "system.l2.bytes": ("Byte", "bytes between the L1 and L2 caches"),
+    "system.llc.bytes": ("Byte", "bytes between the L2 caches and the LLC"),
+    "system.gpu.flops": ("Count", "floating-point operations"),
+    "system.gpu.bytes": ("Byte", "bytes of device memory moved"),
+    "system.gpu.busy_ps": ("Tick", "time with work"),
+}
 
 
 @dataclass
@@ -97,25 +119,46 @@ class Roi:
 class _Devices:
     """The device models of one system, made once a run."""
 
-    def __init__(self, system: System, threads: int) -> None:
+    def __init__(self, system: System, model: ModelSpec, threads: int) -> None:
         self.system = system
         if system.kind == "gpu-roofline":
             self.gpu = GpuRoofline(GpuParams(**system.values("gpu")))
             return
-        self.cpu_params = CpuParams(**system.values("cpu"))
-        self.calibration = load_calibration(self.cpu_params.calibration)
-        self.cpu = CpuModel(self.cpu_params, self.calibration, threads)
         self.threads = threads
+        self.cpu_params = CpuParams(**system.values("cpu"))
+        self.cycle_ps = PS / self.cpu_params.clock_hz
         self.llc = LlcParams(**system.values("llc"))
         self.llc_bytes = self.llc.capacity()
         self.dram_params = system.values("dram")
         self.channels = int(system.values("memory")["channels"])
         self.pim: Any = None
         if "sram_pim" in system.sections:
-            self.pim = _engine.SramPim(system.values("sram_pim"))
+            pim_params = system.values("sram_pim")
+            if pim_params["slices"] != self.llc.slices:
+                raise DataError(
+                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal llc.slices = {self.llc.slices}"
+                )
+            self.pim = _engine.SramPim(pim_params)
             self.pim_host = PimHostParams(**system.values("pim_host"))
-            self.patterns = load_patterns(PATTERNS)
+            self.patterns = load_patterns(PATTERNS, applied_to=model.name)
             self.llc_bytes -= self.pim.llc_bytes_lost()
+            if self.llc_bytes <= 0:
+                raise DataError(
+                    f"{system.name}: sram_pim.arrays_per_slice = {pim_params['arrays_per_slice']}: the arrays take"
+                    f" {self.pim.llc_bytes_lost()} bytes, all of the LLC or more"
+                )
+        self.cpu = CpuModel(
+            self.cpu_params,
+            load_calibration(self.cpu_params.calibration),
+            threads,
+            llc_bytes=self.llc_bytes,
+            traits=ModelTraits.of(model),
+        )
+
+    def llc_bytes_per_s(self) -> float:
+        """What the threads can draw from the LLC: their own ports, or all slices."""
+        slices = self.llc.slices * self.llc.bytes_per_cycle * self.cpu_params.clock_hz
+        return min(self.cpu.core_llc_bytes_per_s, slices)
 
     def dram(self) -> Any:
         """A DRAM session with cold banks."""
@@ -128,7 +171,7 @@ class EmbeddedEngine:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         w = experiment.workload
-        self.devices = _Devices(experiment.system, w.threads)
+        self.devices = _Devices(experiment.system, experiment.model, w.threads)
         self._memo: dict[Operator, OperatorResult] = {}
         # Weights and KV are used once a token, always in the same order: under LRU either all of it stays in the LLC or
         # none of it does.
@@ -166,7 +209,73 @@ class EmbeddedEngine:
         for r in results:
             for key, value in r.counts.items():
                 roi.counts[key] = roi.counts.get(key, 0) + value
+        if self.experiment.system.kind != "gpu-roofline":
+            cores = self.devices.cpu_params.cores
+            roi.counts["system.cpu.idlePs"] = max(
+                0, cores * roi.sim_ps - roi.counts["system.cpu.busyCycles"] * self.devices.cycle_ps
+            )
         return roi
+
+    # What a run says of itself --------------------------------------------------------------------------------------
+
+    def constant_stats(self) -> dict[str, float]:
+        """Gauges that every section repeats."""
+        if self.experiment.system.kind == "gpu-roofline":
+            return {}
+        return {"system.cpu.cores": self.devices.cpu_params.cores, "system.cpu.threads": self.devices.threads}
+
+    def stat_descriptions(self) -> dict[str, tuple[str, str]]:
+        """Unit and description of every statistic, by name."""
+        out = dict(_CPU_STATS)
+        for device in ("dram", "sram_pim"):
+            for info in getattr(_engine, f"{device}_counter_info")():
+                out[f"system.{device}.{info['name']}"] = (info["unit"], info["description"])
+        return out
+
+    def calibration_origin(self) -> dict[str, str] | None:
+        """Where the CPU's cycles come from; None on a system without a CPU."""
+        if self.experiment.system.kind == "gpu-roofline":
+            return None
+        c = self.devices.cpu.calibration
+        return {"name": c.name, **c.origin}
+
+    def notes(self) -> list[str]:
+        """What is not modelled, and what was measured elsewhere, for the report."""
+        out = list(LOWERING_NOT_MODELLED)
+        if self.experiment.system.kind == "gpu-roofline":
+            return out
+        out += [*CPU_NOT_MODELLED, *_engine.dram_not_modelled()]
+        if self.devices.pim is not None:
+            out.append(f"SRAM-PIM: {self.devices.patterns.provenance}")
+        return out
+
+    def peaks(self) -> dict[str, Any]:
+        """Roofs of the roofline plot: DRAM bandwidth, and each device's fastest rate at data that is always there."""
+        d = self.devices
+        if self.experiment.system.kind == "gpu-roofline":
+            p = d.gpu.params
+            return {"flops_per_s": {"gpu": p.peak_flops_per_s}, "dram_bytes_per_s": p.peak_bytes_per_s}
+        fastest = max(
+            2 * k.block_elements / k.cycles_per_block
+            for k in d.cpu.calibration.kernels.values()
+            if k.role in ("dot", "gemv", "gemm")
+        )
+        flops = {"cpu": fastest * d.cpu_params.clock_hz * d.threads}
+        if d.pim is not None:
+            flops["sram_pim"] = self._pim_peak()
+        return {"flops_per_s": flops, "dram_bytes_per_s": d.dram().peak_bytes_per_s}
+
+    def _pim_peak(self) -> float:
+        """The arrays' rate on the products of this run with an infinitely fast memory, the fastest of them [flop/s]."""
+        d = self.devices
+        probe = _engine.SramPim(self.experiment.system.values("sram_pim"))
+        rates = []
+        for op in self._memo:
+            if self._memo[op].device == "sram_pim":
+                plan = probe.plan(op.m, op.n, op.k, op.weight_type)
+                t = probe.time_matmul(op.m, op.n, op.k, op.weight_type, self._hit_rate(op, plan))
+                rates.append(2 * op.m * op.n * op.k / t["end_ps"] * PS)
+        return max(rates)
 
     # One operator -------------------------------------------------------------------------------------------------
 
@@ -208,6 +317,50 @@ class EmbeddedEngine:
             scaled[f"system.dram.{key}"] = value * count / n
         return round(now * count / n), scaled
 
+    def _on_cpu(self, op: Operator) -> OperatorResult:
+        d = self.devices
+        cost = d.cpu.cost(op, weights_resident_in_llc=self.weights_in_llc)
+        moved = cost.dram_read_bytes + cost.dram_write_bytes
+        llc_ps = round(cost.llc_bytes / d.llc_bytes_per_s() * PS)
+        own_ps = round(moved / d.cpu.core_dram_bytes_per_s * PS)
+        memory = {"ps": 0}
+
+        def once(dram: Any, start: int) -> tuple[int, dict[str, float]]:
+            dram_ps = dram.mixed(cost.dram_read_bytes, cost.dram_write_bytes, start) - start if moved else 0
+            memory_ps = max(dram_ps, own_ps, llc_ps)
+            memory["ps"] = memory_ps
+            return start + max(cost.compute_ps, memory_ps) + cost.barrier_ps, {"memory_ps": memory_ps}
+
+        time_ps, counts = self._train(op.count, once)
+        memory_ps = round(counts.pop("memory_ps"))
+        self._add_cpu(counts, cost, op.count)
+        compute_ps = cost.compute_ps * op.count
+        limiter = "compute"
+        if memory_ps > compute_ps:
+            limiter = (
+                "llc"
+                if llc_ps > max(own_ps, memory["ps"] - 1)
+                else "core_bandwidth"
+                if own_ps >= memory["ps"]
+                else "dram"
+            )
+        return OperatorResult(
+            op, "cpu", time_ps, compute_ps, memory_ps, cost.barrier_ps * op.count, limiter,
+            cost.dram_read_bytes * op.count, cost.dram_write_bytes * op.count, 0, counts,
+        )  # fmt: skip
+
+    @staticmethod
+    def _add_cpu(counts: dict[str, float], cost: CpuCost, times: int) -> None:
+        """Add the core's counts of `times` occurrences."""
+        for key, value in {
+            "system.cpu.busyCycles": cost.busy_cycles,
+            **{f"system.cpu.instructions::{kind}": n for kind, n in cost.instructions.items()},
+            "system.l1d.bytes": cost.l1_bytes,
+            "system.l2.bytes": cost.l2_bytes,
+            "system.llc.bytes": cost.llc_bytes,
+        }.items():
+            counts[key] = counts.get(key, 0) + value * times
+
     def _on_pim(self, op: Operator) -> OperatorResult:
         """A matrix product on the C-SRAM arrays: `instances` products of [m, k] x [n, k]^T, one after another."""
         d = self.devices
@@ -216,21 +369,20 @@ class EmbeddedEngine:
         hit_rate = self._hit_rate(op, plan)
         quant = d.cpu.quantize(op.instances * op.m, op.k, op.weight_type)
         commands = plan["tiles"] * op.instances
-        cycle_ps = PS / d.cpu_params.clock_hz
         issue_cycles = math.ceil(commands / d.threads) * d.pim_host.issue_cycles + d.pim_host.wait_cycles
-        overhead_ps = quant.compute_ps + quant.barrier_ps + round(issue_cycles * cycle_ps)
+        overhead_ps = quant.compute_ps + quant.barrier_ps + round(issue_cycles * d.cycle_ps)
         bytes_each = op.weight_bytes // op.instances
         device = {"compute_ps": 0, "load_ps": 0, "cpu_ps": 0}
         pim_counts: dict[str, int] = {}
 
-        def once(dram: Any, start: int) -> tuple[int, dict[str, int]]:
+        def once(dram: Any, start: int) -> tuple[int, dict[str, float]]:
             now = start + overhead_ps
-            sums = dict.fromkeys(device, 0)
+            sums: dict[str, float] = dict.fromkeys(device, 0)
             for instance in range(op.instances):
                 t = d.pim.time_matmul(
                     op.m, op.n, op.k, op.weight_type, hit_rate, dram, instance * bytes_each, now
                 )  # fmt: skip
-                convert = t["counters"]["cpu_converts"] * d.pim_host.convert_cycles / d.threads * cycle_ps
+                convert = t["counters"]["cpu_converts"] * d.pim_host.convert_cycles / d.threads * d.cycle_ps
                 now = t["end_ps"] + round(convert)
                 sums["compute_ps"] += t["compute_ps"]
                 sums["load_ps"] += t["load_ps"]
@@ -246,7 +398,7 @@ class EmbeddedEngine:
         # Every core waits in `lutmm` without spinning; only quantisation, issue and conversion are core work.
         self._add_cpu(stats, quant, op.count)
         issued = issue_cycles * d.threads * op.count
-        stats["system.cpu.busyCycles"] += issued + cpu_ps * d.threads / cycle_ps
+        stats["system.cpu.busyCycles"] += issued + cpu_ps * d.threads / d.cycle_ps
         stats["system.cpu.instructions::scalar"] += commands * d.pim_host.issue_cycles * op.count
         limiter = "overhead"
         if time_ps > 2 * overhead_ps * op.count:
@@ -273,5 +425,5 @@ class EmbeddedEngine:
             p["prt_scope"],
             min(op.m, plan["vectors_per_pass"]),
             p["prt_entries"],
-            activation_type=_ACTIVATION_OF[op.weight_type or ""],
+            activation_type=ACTIVATION_TYPE[op.weight_type or ""],
         )
