@@ -1,0 +1,1 @@
+"""Makes the calibration files of the embedded engine, by static analysis of llama.cpp's own kernels."""
