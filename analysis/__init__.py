@@ -1,1 +1,1 @@
-"""From run directories to tables, energy, cost and reports. Reads run directories only."""
+"""From run directories to tables, energy, cost and reports. Reads run directories and data files only."""
