@@ -69,7 +69,9 @@ def locate(kernel: Kernel, text: str) -> Located:
     """
     labels = [label for label in re.findall(r"^([\w$.]+):", text, re.MULTILINE) if re.fullmatch(kernel.function, label)]
     if len(labels) != 1:
-        raise AsmError(f"{kernel.name}: {len(labels)} functions match {kernel.function!r}: {', '.join(labels) or 'none'}")
+        raise AsmError(
+            f"{kernel.name}: {len(labels)} functions match {kernel.function!r}: {', '.join(labels) or 'none'}"
+        )
     function = asm.parse_function(text, labels[0])
     choice = asm.find_loop(function, kernel.marker, kernel.level, kernel.rank)
     inner = sorted(choice.loop.descendants(), key=lambda loop: loop.header)
@@ -89,7 +91,9 @@ def _blocks_per_iteration(kernel: Kernel, body: Sequence[Insn]) -> int:
     for blocks in range(1, 17):
         if all(step * blocks in moved for step in kernel.steps):
             return blocks
-    raise AsmError(f"{kernel.name}: pointers move by {moved} bytes an iteration, expected a multiple of {kernel.steps} together")
+    raise AsmError(
+        f"{kernel.name}: pointers move by {moved} bytes an iteration, expected a multiple of {kernel.steps} together"
+    )
 
 
 def measure(located: Located, mca: Mca) -> Measured:

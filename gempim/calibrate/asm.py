@@ -89,7 +89,12 @@ class Insn:
         """Bytes read or written by a load or store, 0 for other instructions and prefetches."""
         if self.kind not in ("load", "store") or self.mnemonic.startswith("prf"):
             return 0
-        if self.mnemonic.rstrip("0123456789").endswith(("rb", "rsb", "rh", "rsh", "rsw")) and self.mnemonic[:3] in ("ldr", "str", "ldu", "stu"):
+        if self.mnemonic.rstrip("0123456789").endswith(("rb", "rsb", "rh", "rsh", "rsw")) and self.mnemonic[:3] in (
+            "ldr",
+            "str",
+            "ldu",
+            "stu",
+        ):
             return {"b": 1, "h": 2, "w": 4}[self.mnemonic[-1]]
         if self.mnemonic == "ldpsw":
             return 8
@@ -98,7 +103,9 @@ class Insn:
         if structure:
             return _structure_bytes(operands[0], replicate=bool(structure.group(3)), per_lane=int(structure.group(2)))
         width = _REGISTER_BYTES.get(operands[0][0], 0)
-        return 2 * width if self.mnemonic[2:4] in ("p", "np") or self.mnemonic in ("ldp", "stp", "ldnp", "stnp") else width
+        return (
+            2 * width if self.mnemonic[2:4] in ("p", "np") or self.mnemonic in ("ldp", "stp", "ldnp", "stnp") else width
+        )
 
 
 def split_operands(operands: str) -> list[str]:
@@ -358,7 +365,9 @@ def _dominators(blocks: Sequence[Block]) -> list[set[int]]:
         for block in blocks[1:]:
             if block.index not in reachable:
                 continue
-            new = set.intersection(*(dominators[p] for p in predecessors[block.index] if p in reachable)) | {block.index}
+            new = set.intersection(*(dominators[p] for p in predecessors[block.index] if p in reachable)) | {
+                block.index
+            }
             if new != dominators[block.index]:
                 dominators[block.index], changed = new, True
     return dominators
@@ -498,7 +507,12 @@ def increments(insns: Iterable[Insn]) -> dict[str, int]:
         if base is not None:
             total[base] += step
         if insn.kind == "scalar" and re.match(r"^x\d+$", operands[0]):
-            if insn.mnemonic in ("add", "sub") and len(operands) == 3 and operands[1] == operands[0] and _immediate(operands[2]) is not None:
+            if (
+                insn.mnemonic in ("add", "sub")
+                and len(operands) == 3
+                and operands[1] == operands[0]
+                and _immediate(operands[2]) is not None
+            ):
                 value = _immediate(operands[2])
                 assert value is not None
                 total[operands[0]] += value if insn.mnemonic == "add" else -value

@@ -18,9 +18,18 @@ from gempim.calibrate.toolchain import TARGET_FLAGS, ToolError, run
 EMULATOR = "qemu-aarch64-static"
 
 _SIGNATURES = {
-    "dot": ("void {f}(int, float *, size_t, const void *, size_t, const void *, size_t, int)", "{f}(n, z, 0, x, 0, y, 0, 1)"),
-    "gemv": ("void {f}(int, float *, size_t, const void *, const void *, int, int)", "{f}(n, z, {rows}, x, y, {columns}, {rows})"),
-    "gemm": ("void {f}(int, float *, size_t, const void *, const void *, int, int)", "{f}(n, z, {rows}, x, y, {columns}, {rows})"),
+    "dot": (
+        "void {f}(int, float *, size_t, const void *, size_t, const void *, size_t, int)",
+        "{f}(n, z, 0, x, 0, y, 0, 1)",
+    ),
+    "gemv": (
+        "void {f}(int, float *, size_t, const void *, const void *, int, int)",
+        "{f}(n, z, {rows}, x, y, {columns}, {rows})",
+    ),
+    "gemm": (
+        "void {f}(int, float *, size_t, const void *, const void *, int, int)",
+        "{f}(n, z, {rows}, x, y, {columns}, {rows})",
+    ),
     "quantize": ("void {f}(const float *, void *, int64_t)", "{f}((const float *)x, z, n)"),
 }
 
@@ -77,7 +86,9 @@ def _build(kernels: Sequence[Located], assemblies: Assemblies, folder: Path) -> 
         declarations.append(f'{declaration.format(f=name)} __asm__("{located.label}");')
         text = call.format(f=name, rows=kernel.tile_rows, columns=kernel.tile_columns)
         cases.append(f"    case {index}: {text}; break;")
-    (folder / "main.c").write_text(_PROGRAM.format(declarations="\n".join(declarations), cases="\n".join(cases)), encoding="utf-8")
+    (folder / "main.c").write_text(
+        _PROGRAM.format(declarations="\n".join(declarations), cases="\n".join(cases)), encoding="utf-8"
+    )
     objects: list[Path] = []
     for number, source in enumerate(sorted({located.kernel.source for located in kernels})):
         listing = folder / f"kernels_{number}.s"
@@ -106,7 +117,19 @@ def _difference(program: Path, index: int, located: Located, place: tuple[int, i
 
 def _executed(program: Path, index: int, n: int, place: tuple[int, int], log: Path) -> int:
     address, size = place
-    command = [EMULATOR, "-singlestep", "-d", "exec,nochain", "-dfilter", f"{address:#x}+{size:#x}", "-D", log, program, str(index), str(n)]
+    command = [
+        EMULATOR,
+        "-singlestep",
+        "-d",
+        "exec,nochain",
+        "-dfilter",
+        f"{address:#x}+{size:#x}",
+        "-D",
+        log,
+        program,
+        str(index),
+        str(n),
+    ]
     log.unlink(missing_ok=True)
     run(command, why="emulating a kernel")
     executed = sum(line.startswith("Trace") for line in log.read_text(encoding="utf-8").splitlines())

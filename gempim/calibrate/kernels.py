@@ -173,7 +173,14 @@ KERNELS: tuple[Kernel, ...] = (
     _repacked("gemv", "q6_K_8x4_q8_K", rows=8, columns=1, elements=256, trips=(2, 4)),
     _repacked("gemm", "q4_0_4x4_q8_0", rows=4, columns=16, elements=32, steps=(4 * 18, 4 * 34)),
     _repacked(
-        "gemm", "q4_0_4x4_q8_0", rows=4, columns=4, elements=32, steps=(4 * 18, 4 * 34), rank=1, name="gemm_q4_0_4x4_q8_0_tail"
+        "gemm",
+        "q4_0_4x4_q8_0",
+        rows=4,
+        columns=4,
+        elements=32,
+        steps=(4 * 18, 4 * 34),
+        rank=1,
+        name="gemm_q4_0_4x4_q8_0_tail",
     ),
     _repacked("gemm", "q8_0_4x4_q8_0", rows=4, columns=4, elements=32, steps=(4 * 34, 4 * 34)),
     _repacked("gemm", "q4_K_8x4_q8_K", rows=8, columns=4, elements=256, trips=(4, 2)),
@@ -182,7 +189,15 @@ KERNELS: tuple[Kernel, ...] = (
     _quantize("q8_0", 32, 34),
     _quantize("q8_1", 32, 36),
     _quantize(
-        "q8_K", 256, 292, source=GENERIC_QUANTS, function="quantize_row_q8_K_ref", marker=r"^fmla", trips=(256, 16), steps=(), blocks=1
+        "q8_K",
+        256,
+        292,
+        source=GENERIC_QUANTS,
+        function="quantize_row_q8_K_ref",
+        marker=r"^fmla",
+        trips=(256, 16),
+        steps=(),
+        blocks=1,
     ),
     Kernel(
         name="quantize_f16",

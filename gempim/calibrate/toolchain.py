@@ -44,7 +44,9 @@ def cache_dir() -> Path:
 def run(command: Sequence[str | Path], *, stdin: str | None = None, cwd: Path | None = None, why: str) -> str:
     """Run a program and return its standard output. Raises ToolError with `why` and its last lines when it fails."""
     try:
-        done = subprocess.run([str(part) for part in command], input=stdin, cwd=cwd, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(part) for part in command], input=stdin, cwd=cwd, capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise ToolError(f"{why}: cannot run {command[0]}: {error.strerror or error}") from error
     if done.returncode:
@@ -70,7 +72,17 @@ def fetch_sdist(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         # pip reads an sdist's metadata even for a plain download; scikit-build-core answers that without compiling anything.
         run(
-            [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-binary", pin.name]
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-binary",
+                pin.name,
+            ]
             + ["--dest", scratch, pin.requirement],
             why=f"downloading the sources of {pin.requirement}",
         )
@@ -117,7 +129,7 @@ class Compiler:
             output = Path(scratch) / "out.s"
             cxx = source.suffix == ".cpp"
             command: list[str | Path] = [self.cxx if cxx else self.c, "-std=gnu++17" if cxx else "-std=gnu11"]
-            command += [*TARGET_FLAGS, *LANGUAGE_FLAGS, "-DGGML_VERSION=\"pinned\"", "-DGGML_COMMIT=\"pinned\""]
+            command += [*TARGET_FLAGS, *LANGUAGE_FLAGS, '-DGGML_VERSION="pinned"', '-DGGML_COMMIT="pinned"']
             command += [f"-I{ggml}/src", f"-I{ggml}/src/ggml-cpu", f"-I{ggml}/include", "-S", source, "-o", output]
             # The current folder is ggml's, so that no path of this machine gets into what is compiled.
             run(command, cwd=ggml / "src", why=f"compiling {source.name}")
@@ -128,8 +140,12 @@ def find_compiler() -> Compiler:
     """The cross compiler on the PATH. Raises ToolError with the package to install."""
     c, cxx = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("aarch64-linux-gnu-g++")
     if c is None or cxx is None:
-        raise ToolError("aarch64-linux-gnu-gcc and -g++ are needed (Debian packages gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu)")
-    return Compiler("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++", run([cxx, "--version"], why="version of g++").splitlines()[0])
+        raise ToolError(
+            "aarch64-linux-gnu-gcc and -g++ are needed (Debian packages gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu)"
+        )
+    return Compiler(
+        "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++", run([cxx, "--version"], why="version of g++").splitlines()[0]
+    )
 
 
 @dataclass(frozen=True)
