@@ -17,15 +17,17 @@ from gempim.calibrate.write import render
 from gempim.pins import LLAMA_CPP_PYTHON
 
 TOLERANCE = 0.05
-"""How far a kernel's static instruction count may be from the executed one. The rows that differ at all have a branch inside the loop
-that depends on the data (a new maximum) or alternates between iterations; their static count takes one side."""
+"""How far a kernel's static instruction count may be from the executed one. The rows that differ at all have a
+branch inside the loop that depends on the data (a new maximum) or alternates between iterations; their static count
+takes one side."""
 
 
 def analyse(names: Sequence[str] = ()) -> tuple[dict[str, str], list[tuple[Measured, str]]]:
     """Analyse the kernels (all, or those named) and return the origin table and each kernel with its note.
 
     Raises:
-        ToolError: a program is missing or failed, or a kernel executes another number of instructions than its loop says.
+        ToolError: a program is missing or failed, or a kernel executes another number of instructions than its loop
+            says.
         AsmError: a kernel's loop is not found.
     """
     wanted = [kernel for kernel in KERNELS if not names or kernel.name in names]
@@ -46,7 +48,8 @@ def analyse(names: Sequence[str] = ()) -> tuple[dict[str, str], list[tuple[Measu
         print(f"analysing {found.kernel.name}", file=sys.stderr)
         results.append((measure(found, mca), _compare(found, executed.get(found.kernel.name))))
     check = (
-        f"executed instructions per iteration of {len(executed)} kernels counted under {dynamic.EMULATOR}, within {TOLERANCE:.0%} of the static count"
+        f"executed instructions per iteration of {len(executed)} kernels counted under {dynamic.EMULATOR}, within "
+        f"{TOLERANCE:.0%} of the static count"
         if executed
         else f"{dynamic.EMULATOR} was not there: instruction counts were not checked"
     )
@@ -72,11 +75,13 @@ def _compare(located: Located, executed: float | None) -> str:
     static = len(located.body)
     if abs(executed - static) > TOLERANCE * executed:
         raise ToolError(
-            f"{located.kernel.name}: loop {located.loop.label} has {static} instructions an iteration, but {executed:g} are executed: "
+            f"{located.kernel.name}: loop {located.loop.label} has {static} instructions an iteration, but "
+            f"{executed:g} are executed: "
             "the wrong loop, or wrong trip counts"
         )
     if executed != static:
-        return f"executed under emulation with random data: {executed:g} instructions an iteration, the static way has {static}"
+        way = f"the static way has {static}"
+        return f"executed under emulation with random data: {executed:g} instructions an iteration, {way}"
     return f"executed under emulation: {executed:g} instructions an iteration, as in the static way"
 
 

@@ -13,8 +13,8 @@ from gempim.calibrate.kernels import PROBES, Kernel
 from gempim.calibrate.toolchain import Compiler, Mca
 
 DECODE_WIDTH = 4
-"""Instructions that Neoverse-N1 decodes a cycle (Arm Neoverse N1 Software Optimization Guide, chapter 2); llvm-mca's model dispatches
-8 micro-operations a cycle and has no decoder, so the decode limit is applied beside it."""
+"""Instructions that Neoverse-N1 decodes a cycle (Arm Neoverse N1 Software Optimization Guide, chapter 2); llvm-mca's
+model dispatches 8 micro-operations a cycle and has no decoder, so the decode limit is applied beside it."""
 
 CALL_INSTRUCTIONS = 1500
 """A call's fixed cost is taken from calls of about this many loop instructions: rows as long as real ones."""
@@ -99,8 +99,9 @@ def _blocks_per_iteration(kernel: Kernel, body: Sequence[Insn]) -> int:
 def measure(located: Located, mca: Mca) -> Measured:
     """Cycles and instructions of a located kernel.
 
-    cycles = max(llvm-mca's steady state, instructions / DECODE_WIDTH). The fixed cost of a call is what a whole call takes beyond
-    its iterations when calls follow one another, so the overlap of one call's end with the next one's start is in it.
+    cycles = max(llvm-mca's steady state, instructions / DECODE_WIDTH). The fixed cost of a call is what a whole call
+    takes beyond its iterations when calls follow one another, so the overlap of one call's end with the next one's
+    start is in it.
     """
     body, tiles = located.body, located.tiles
     mca_cycles = mca.cycles(body)

@@ -1,8 +1,9 @@
 """Reads AArch64 assembly as a compiler writes it: blocks, loops, and the instructions that one loop iteration executes.
 
-A vector kernel spends its time in one loop over the quantisation blocks of a row. That loop may hold inner loops with constant trip
-counts, and may itself lie inside loops over rows or columns. `find_loop` picks it by a marker instruction and a nesting level;
-`Loop.linearise` writes out one iteration with the inner loops repeated, which is what a static throughput analyser needs.
+A vector kernel spends its time in one loop over the quantisation blocks of a row. That loop may hold inner loops
+with constant trip counts, and may itself lie inside loops over rows or columns. `find_loop` picks it by a marker
+instruction and a nesting level; `Loop.linearise` writes out one iteration with the inner loops repeated, which is
+what a static throughput analyser needs.
 
 Sources: the branch and load/store mnemonics of the Arm A64 instruction set (Arm ARM, DDI 0487, chapters C3 and C7).
 """
@@ -36,7 +37,8 @@ _ELEMENT_BYTES = {"b": 1, "h": 2, "s": 4, "d": 8}
 
 
 class AsmError(ValueError):
-    """The assembly does not have the shape that was asked for. The message names the function and what was looked for."""
+    """The assembly does not have the shape that was asked for. The message names the function and what was looked
+    for."""
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,15 @@ class Loop:
             yield from child.descendants()
 
     def iteration(self, trips: Mapping[int, int], path: str = "straight") -> list[Insn]:
-        """As `linearise`, with the trip counts keyed by header block; inner loops without a trip count are gone around."""
+        """As `linearise`, with the trip counts keyed by header block; inner loops without a trip count are gone
+        around."""
         return _best_path(self.function, self.header, self.body, set(self.latches), self.children, trips, path)
 
     def repeated(self, count: int, trips: Mapping[int, int], path: str) -> tuple[list[Insn], list[int]]:
         """`count` iterations in a row, and the blocks where control goes on after the last one.
 
-        A loop that is left at a latch executes whole iterations. One that is left before (the compiler put the test in the middle)
-        executes `count` - 1 whole iterations and the way from the header to the exit.
+        A loop that is left at a latch executes whole iterations. One that is left before (the compiler put the test
+        in the middle) executes `count` - 1 whole iterations and the way from the header to the exit.
 
         Raises:
             AsmError: the loop is not left at all, or `count` is below 1.
@@ -286,8 +289,8 @@ def _best_path(
 ) -> list[Insn]:
     """The way from `header` (or the entry) to one of `ends` inside `nodes`, each child loop taken as one step.
 
-    Of all ways, "straight" takes the one with the fewest taken forward branches (compilers lay out the likely side as the
-    fall-through) and of these the shortest; "shortest" and "longest" count instructions.
+    Of all ways, "straight" takes the one with the fewest taken forward branches (compilers lay out the likely side
+    as the fall-through) and of these the shortest; "shortest" and "longest" count instructions.
     """
     if path not in PATHS:
         raise AsmError(f"path {path!r}: allowed are {', '.join(PATHS)}")
@@ -455,7 +458,8 @@ def find_loop(function: Function, marker: str, level: int, rank: int = 0) -> Loo
     Args:
         function: where to look.
         marker: regular expression on the instruction text, for example `^sdot`.
-        level: 0 for the outermost loop that holds a marker, 1 for the loop inside it, ...; INNERMOST for as deep as markers go.
+        level: 0 for the outermost loop that holds a marker, 1 for the loop inside it, ...; INNERMOST for as deep as
+            markers go.
         rank: which of several outermost loops, 0 for the one with the most markers.
 
     Raises:
@@ -493,7 +497,8 @@ def load_bytes(insns: Iterable[Insn]) -> int:
 
 
 def increments(insns: Iterable[Insn]) -> dict[str, int]:
-    """How far each general register moves by constants over the sequence, in bytes: `add x1, x1, 36` and write-back addressing.
+    """How far each general register moves by constants over the sequence, in bytes: `add x1, x1, 36` and write-back
+    addressing.
 
     Registers that are also written in any other way are left out.
     """

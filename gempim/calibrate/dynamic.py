@@ -1,7 +1,8 @@
 """Counts the instructions that a kernel really executes, under user-mode emulation, to check the loop that was picked.
 
-A small program calls the kernel with two row lengths; the emulator logs every executed instruction inside the kernel's address range;
-the difference of the two counts is what the extra blocks took. It must equal the length of the statically written-out iteration.
+A small program calls the kernel with two row lengths; the emulator logs every executed instruction inside the
+kernel's address range; the difference of the two counts is what the extra blocks took. It must equal the length of
+the statically written-out iteration.
 """
 
 from __future__ import annotations
@@ -96,7 +97,16 @@ def _build(kernels: Sequence[Located], assemblies: Assemblies, folder: Path) -> 
         objects.append(listing)
     program = folder / "program"
     # The kernels' files refer to the rest of ggml, which these calls never reach.
-    command = [assemblies.compiler.c, "-static", "-w", *TARGET_FLAGS, folder / "main.c", *objects, "-o", program]
+    command: list[str | Path] = [
+        assemblies.compiler.c,
+        "-static",
+        "-w",
+        *TARGET_FLAGS,
+        folder / "main.c",
+        *objects,
+        "-o",
+        program,
+    ]
     run([*command, "-Wl,--unresolved-symbols=ignore-all", "-lm"], why="building the emulated check")
     return program
 
@@ -109,35 +119,19 @@ def _addresses(assemblies: Assemblies, program: Path) -> dict[str, tuple[int, in
 
 
 def _difference(program: Path, index: int, located: Located, place: tuple[int, int], log: Path) -> float:
+    """Executed instructions per iteration: from rows of 4 and of 8 iterations."""
     step = located.blocks * located.kernel.block_elements
     few, many = 4, 8
     counts = [_executed(program, index, iterations * step, place, log) for iterations in (few, many)]
+    if not counts[0]:
+        raise ToolError(f"{located.kernel.name}: the emulator logged no instruction of {located.label}")
     return (counts[1] - counts[0]) / (many - few)
 
 
 def _executed(program: Path, index: int, n: int, place: tuple[int, int], log: Path) -> int:
+    """Instructions executed inside the address range `place` when kernel `index` works on rows of n elements."""
     address, size = place
-    command = [
-        EMULATOR,
-        "-singlestep",
-        "-d",
-        "exec,nochain",
-        "-dfilter",
-        f"{address:#x}+{size:#x}",
-        "-D",
-        log,
-        program,
-        str(index),
-        str(n),
-    ]
     log.unlink(missing_ok=True)
-    run(command, why="emulating a kernel")
-    executed = sum(line.startswith("Trace") for line in log.read_text(encoding="utf-8").splitlines())
-    if not executed:
-        raise ToolError(f"{located_name(program, index)}: the emulator logged no instruction of the kernel")
-    return executed
-
-
-def located_name(program: Path, index: int) -> str:
-    """What to call a kernel of the check program in a message."""
-    return f"{program.name}, kernel {index}"
+    command: list[str | Path] = [EMULATOR, "-singlestep", "-d", "exec,nochain", "-dfilter", f"{address:#x}+{size:#x}"]
+    run([*command, "-D", log, program, str(index), str(n)], why="emulating a kernel")
+    return sum(line.startswith("Trace") for line in log.read_text(encoding="utf-8").splitlines())

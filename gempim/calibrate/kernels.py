@@ -1,10 +1,12 @@
 """Which loops of llama.cpp's Arm kernels stand for which work, and how much work one iteration is.
 
-A kernel is named by the operand types, `vec_dot_q4_0_q8_0`, or by llama.cpp's repacked layout, `gemv_q4_0_4x4_q8_0`. The layouts are
-those that llama.cpp's `ggml_repack_get_optimal_repack_type` (ggml-cpu/repack.cpp) picks for a CPU with the dot product but without
-the 8-bit matrix multiply and SVE, as Neoverse-N1: q4_0 and q8_0 as 4x4, q4_K, q5_K and q6_K as 8x4; the other types are not repacked.
+A kernel is named by the operand types, `vec_dot_q4_0_q8_0`, or by llama.cpp's repacked layout, `gemv_q4_0_4x4_q8_0`.
+The layouts are those that llama.cpp's `ggml_repack_get_optimal_repack_type` (ggml-cpu/repack.cpp) picks for a CPU
+with the dot product but without the 8-bit matrix multiply and SVE, as Neoverse-N1: q4_0 and q8_0 as 4x4, q4_K, q5_K
+and q6_K as 8x4; the other types are not repacked.
 
-Element counts and byte sizes of blocks: ggml-common.h (see also the table of ggml types in gempim's documentation of formats).
+Element counts and byte sizes of blocks: ggml-common.h (see also the table of ggml types in gempim's documentation of
+formats).
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ class Kernel:
         path: which way forward branches go, see `asm.PATHS`.
         block_elements: elements of one block.
         tile_rows, tile_columns: weight rows and activation rows that one iteration works on.
-        steps: bytes by which the operand pointers move for one block of every row of the tile; the number of blocks one iteration
-            covers follows from the pointer increments in the assembly. Empty: `blocks` says it.
+        steps: bytes by which the operand pointers move for one block of every row of the tile; the number of blocks
+            one iteration covers follows from the pointer increments in the assembly. Empty: `blocks` says it.
         blocks: blocks (of every row of the tile) in one iteration, where no pointer increment tells.
-        outer: whether the loop around (or the function, at level 0) is one call's worth of work whose fixed cost is to be measured.
+        outer: whether the loop around (or the function, at level 0) is one call's worth of work whose fixed cost is
+            to be measured.
         signature: how the dynamic check can call the function; "" where it needs llama.cpp's tensors and is not called.
     """
 

@@ -29,7 +29,8 @@ LANGUAGE_FLAGS = ("-D_GNU_SOURCE", "-fno-asynchronous-unwind-tables", "-w")
 MCA_TARGET = ("-mtriple=aarch64", "-mcpu=neoverse-n1")
 
 STEADY_INSTRUCTIONS = 3000
-"""The analyser repeats a loop body until about so many instructions, and once more as many: the difference is the steady state."""
+"""The analyser repeats a loop body until about so many instructions, and once more as many: the difference is the
+steady state."""
 
 
 class ToolError(RuntimeError):
@@ -70,20 +71,11 @@ def fetch_sdist(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        # pip reads an sdist's metadata even for a plain download; scikit-build-core answers that without compiling anything.
+        # pip reads an sdist's metadata even for a plain download; scikit-build-core answers that without compiling
+        # anything.
+        command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
         run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "-q",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--no-binary",
-                pin.name,
-            ]
-            + ["--dest", scratch, pin.requirement],
+            [*command, "--no-binary", pin.name, "--dest", scratch, pin.requirement],
             why=f"downloading the sources of {pin.requirement}",
         )
         fresh = Path(scratch) / pin.file
@@ -173,7 +165,8 @@ class Mca:
 
 
 def _free_of_labels(insn: Insn) -> str:
-    """The instruction with a branch target that an assembler accepts outside the function (a local label would be undefined)."""
+    """The instruction with a branch target that an assembler accepts outside the function (a local label would be
+    undefined)."""
     if insn.target is None:
         return insn.text
     return insn.text.removesuffix(insn.target) + "target"

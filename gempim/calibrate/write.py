@@ -16,7 +16,8 @@ MEMORY: dict[str, Number] = {
         46,
         "lines",
         "core",
-        "L2 miss registers of a public gem5 O3 configuration of Neoverse-N1 (it gives L1D 20, L2 46, L3 128); the L2 prefetcher can fill them",
+        "L2 miss registers of a public gem5 O3 configuration of Neoverse-N1 (it gives L1D 20, L2 46, L3 128); "
+        "the L2 prefetcher can fill them",
         "code",
     ),
     "line_bytes": (
@@ -30,14 +31,16 @@ MEMORY: dict[str, Number] = {
         105,
         "ns",
         "load to use, idle",
-        "no published figure is pinned; DDR4 servers with mesh interconnect answer in about 100 to 110 ns, the middle of that",
+        "no published figure is pinned; DDR4 servers with mesh interconnect answer in about 100 to 110 ns, the "
+        "middle of that",
         "choice",
     ),
     "llc_latency_ns": (
         30,
         "ns",
         "load to use, idle",
-        "no published figure is pinned; a public gem5 N1 configuration notes 28 to 33 cycles inside the cluster, and a mesh crossing each way "
+        "no published figure is pinned; a public gem5 N1 configuration notes 28 to 33 cycles inside the cluster, "
+        "and a mesh crossing each way "
         "takes some 30 cycles more: about 80 cycles at 2.6 to 3 GHz",
         "choice",
     ),
@@ -45,7 +48,8 @@ MEMORY: dict[str, Number] = {
         32,
         "bytes/cycle",
         "core",
-        "a 256-bit read port from the core's L2 to the interconnect (CHI data width of Neoverse-N1, Technical Reference Manual)",
+        "a 256-bit read port from the core's L2 to the interconnect (CHI data width of Neoverse-N1, Technical "
+        "Reference Manual)",
         "unverified",
     ),
 }
@@ -55,49 +59,56 @@ RUNTIME: dict[str, Number] = {
         300,
         "cycles",
         "barrier of more than one thread",
-        "a last arrival seen by spinning threads: two line transfers across the mesh of about 40 ns each, and two full fences; not measured",
+        "a last arrival seen by spinning threads: two line transfers across the mesh of about 40 ns each, and "
+        "two full fences; not measured",
         "choice",
     ),
     "barrier_cycles_per_thread": (
         60,
         "cycles",
         "barrier, each thread",
-        "every thread adds 1 to one shared counter (ggml_barrier in ggml-cpu.c): atomics on one line serialise at about 20 ns each; not measured",
+        "every thread adds 1 to one shared counter (ggml_barrier in ggml-cpu.c): atomics on one line serialise "
+        "at about 20 ns each; not measured",
         "choice",
     ),
     "operator_cycles": (
         200,
         "cycles",
         "graph node",
-        "node loop, switch over the operator, shape set-up of ggml_compute_forward: about 400 instructions at 2 per cycle; not measured",
+        "node loop, switch over the operator, shape set-up of ggml_compute_forward: about 400 instructions at 2 "
+        "per cycle; not measured",
         "choice",
     ),
     "chunk_cycles": (
         100,
         "cycles",
         "chunk after a thread's first",
-        "one contended atomic add (about 20 ns) and 40 instructions of index arithmetic in ggml_compute_forward_mul_mat; not measured",
+        "one contended atomic add (about 20 ns) and 40 instructions of index arithmetic in "
+        "ggml_compute_forward_mul_mat; not measured",
         "choice",
     ),
     "dot_call_cycles": (
         8,
         "cycles",
         "vec_dot call",
-        "about 20 instructions of the inner loop of ggml_compute_forward_mul_mat_one_chunk around the indirect call, at 2.5 per cycle; not measured",
+        "about 20 instructions of the inner loop of ggml_compute_forward_mul_mat_one_chunk around the indirect "
+        "call, at 2.5 per cycle; not measured",
         "choice",
     ),
     "rope_angle_cycles": (
         60,
         "cycles",
         "one angle",
-        "sincosf of the C library and the surrounding loop of ggml_rope_cache_init, about 100 instructions; not measured",
+        "sincosf of the C library and the surrounding loop of ggml_rope_cache_init, about 100 instructions; not "
+        "measured",
         "choice",
     ),
     "embed_cycles_per_element": (
         1,
         "cycles",
         "element",
-        "dequantize_row_* of ggml-quants.c compiles to about 2 to 4 vector instructions per 4 elements; one row per token, so it hardly counts",
+        "dequantize_row_* of ggml-quants.c compiles to about 2 to 4 vector instructions per 4 elements; one row "
+        "per token, so it hardly counts",
         "choice",
     ),
     "relu_cycles_per_element": (
@@ -110,9 +121,10 @@ RUNTIME: dict[str, Number] = {
 }
 
 HEADER = """\
-# Costs of llama.cpp's Arm kernels on Neoverse-N1, as the embedded engine uses them. Written by the command in [origin]: do not edit.
-# STATIC ANALYSIS: no hardware and no cycle-accurate simulation was involved. Not in these numbers: cache misses (the engine adds memory
-# time), branch mispredictions, store-to-load forwarding, and limits of the load/store queues.
+# Costs of llama.cpp's Arm kernels on Neoverse-N1, as the embedded engine uses them. Written by the command in
+# [origin]: do not edit. STATIC ANALYSIS: no hardware and no cycle-accurate simulation was involved. Not in these
+# numbers: cache misses (the engine adds memory time), branch mispredictions, store-to-load forwarding, and limits of
+# the load/store queues.
 """
 
 
@@ -138,7 +150,8 @@ def kernel_numbers(measured: Measured) -> dict[str, Number]:
     if elementwise:
         call = f"call on {kernel.tile_columns} rows"
     table = "ggml-common.h, and the kernel's name"
-    cycles = f"llvm-mca steady state of the loop ({measured.mca_cycles_per_block:.6g}), at least instructions / {DECODE_WIDTH} (decode width)"
+    steady = f"{measured.mca_cycles_per_block:.6g}"
+    cycles = f"llvm-mca steady state of the loop ({steady}), at least instructions / {DECODE_WIDTH} (decode width)"
     counted = "counted in the loop's assembly"
     numbers: dict[str, Number] = {
         "block_elements": (kernel.block_elements, "elements", "block", table, "code"),

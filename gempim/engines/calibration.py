@@ -1,8 +1,8 @@
 """Calibration of a CPU: cycles and instructions of each kernel, and the cost of what surrounds the kernels.
 
-A calibration is a TOML file in gempim/data/calibration. Kernels are measured (or analysed) per block: one quantisation block of one
-weight row against one activation row; an elementwise kernel's block is the elements of one loop iteration. Everything in the file is
-checked: an unknown or missing key is a `DataError` that names file and key.
+A calibration is a TOML file in gempim/data/calibration. Kernels are measured (or analysed) per block: one
+quantisation block of one weight row against one activation row; an elementwise kernel's block is the elements of one
+loop iteration. Everything in the file is checked: an unknown or missing key is a `DataError` that names file and key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SCHEMA = 1
 ROLES = ("dot", "gemv", "gemm", "quantize", "elementwise")
 
 CLASSES = ("vector", "scalar", "load", "store", "branch")
-"""Classes of instructions; every executed instruction is in exactly one. Loads and stores of vector registers are load and store."""
+"""Classes of instructions; every executed instruction is in exactly one. Loads and stores of vector registers are
+load and store."""
 
 ORIGIN_KEYS = (
     "method",
@@ -58,11 +59,13 @@ class KernelCost:
         name: key in the file.
         role: one of ROLES.
         block_elements: elements of one block.
-        tile_rows, tile_columns: weight rows and activation rows that the kernel works on at a time (both 1 unless repacked).
+        tile_rows, tile_columns: weight rows and activation rows that the kernel works on at a time (both 1 unless
+            repacked).
         cycles_per_block: cycles for one block of one weight row against one activation row.
         call_cycles: fixed cycles of one call, that is one tile over its whole row length.
         per_block, per_call: instructions by class, in the same scopes.
-        load_bytes_per_block, store_bytes_per_block: bytes the block's loads and stores move between registers and the L1 cache.
+        load_bytes_per_block, store_bytes_per_block: bytes the block's loads and stores move between registers and
+            the L1 cache.
     """
 
     name: str
@@ -83,7 +86,8 @@ class RuntimeCost:
     """Costs outside the kernels, all in cycles: llama.cpp's and the operating system's part of an operator.
 
     Attributes:
-        barrier_base_cycles, barrier_cycles_per_thread: a barrier of T > 1 threads takes base + per_thread * T; of one thread nothing.
+        barrier_base_cycles, barrier_cycles_per_thread: a barrier of T > 1 threads takes base + per_thread * T; of
+            one thread nothing.
         operator_cycles: dispatch of one graph node, in every thread.
         chunk_cycles: one more chunk of work fetched from the shared counter.
         dot_call_cycles: the loop around one vec_dot call (address arithmetic, indirect call).
@@ -109,7 +113,8 @@ class MemoryCost:
     Attributes:
         outstanding_lines: cache lines one core's L2 can have in flight.
         line_bytes: bytes of a cache line.
-        dram_latency_ns, llc_latency_ns: load-to-use latency of an access that goes to DRAM, and of one the last-level cache answers.
+        dram_latency_ns, llc_latency_ns: load-to-use latency of an access that goes to DRAM, and of one the
+            last-level cache answers.
         llc_bytes_per_cycle: width of a core's port to the last-level cache.
     """
 
@@ -178,7 +183,8 @@ def load_calibration(source: str | Path) -> Calibration:
     """Read a calibration by name ("neoverse-n1") or by path to a .toml file.
 
     Raises:
-        DataError: no such file, or file and key of whatever in it is missing, unknown, or not in the expected unit or range.
+        DataError: no such file, or file and key of whatever in it is missing, unknown, or not in the expected unit
+            or range.
     """
     path = Path(source) if str(source).endswith(".toml") else calibration_path(str(source))
     data = load_toml(path)

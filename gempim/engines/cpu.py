@@ -1,28 +1,31 @@
 """The CPU of the embedded engine: time, instructions and cache traffic of llama.cpp's operators on out-of-order cores.
 
-An operator's compute time is that of its critical thread: kernel cycles per block (from a calibration file) times the blocks this
-thread gets under ggml's own work split (`cpu_split`), plus the fixed cycles of kernel calls, chunks and the graph node. Time to move
-data from DRAM is the engine's business: it takes the larger of `CpuCost.compute_ps` and the memory time of the counted bytes, and adds
-`CpuCost.barrier_ps`.
+An operator's compute time is that of its critical thread: kernel cycles per block (from a calibration file) times
+the blocks this thread gets under ggml's own work split (`cpu_split`), plus the fixed cycles of kernel calls, chunks
+and the graph node. Time to move data from DRAM is the engine's business: it takes the larger of `CpuCost.compute_ps`
+and the memory time of the counted bytes, and adds `CpuCost.barrier_ps`.
 
-Matrix product of activations [m, k] with weights [n, k], block of e elements, B = k / e blocks a row, kernel cycles c per block and d
-per call, T threads:
+Matrix product of activations [m, k] with weights [n, k], block of e elements, B = k / e blocks a row, kernel cycles
+c per block and d per call, T threads:
 
-* activations are converted to the kernel's type. vec_dot path: every row is cut over the threads, m (ceil(B / T) c_q + d_q).
+* activations are converted to the kernel's type. vec_dot path: every row is cut over the threads, m (ceil(B / T) c_q
+  + d_q).
   Repacked path: groups of 4 rows, and the rows left over, are dealt to the threads whole.
 * vec_dot path: m n calls of B c + d + dot_call_cycles.
-* repacked path (q4_0 and q8_0 with n % 4 = 0; q4_K, q5_K and q6_K with n % 8 = 0): rows in groups of 16 or 4 by a GEMM kernel, what
-  is left by GEMV; experts by GEMV only.
+* repacked path (q4_0 and q8_0 with n % 4 = 0; q4_K, q5_K and q6_K with n % 8 = 0): rows in groups of 16 or 4 by a
+  GEMM kernel, what is left by GEMV; experts by GEMV only.
 
 Cache traffic (bytes), W = n k weight bytes, A = bytes of the converted activations, chunks as in `cpu_split`:
 
 * L1: what the kernels' loads and stores move.
-* beyond L1: W once for every group of activation rows that passes over it (16 rows of a vec_dot chunk while 16 weight rows fit in half
-  of L1, else each row; the tile of a repacked kernel), and A once for every 16 weight rows (vec_dot) or once a chunk (repacked).
-* beyond L2 (`llc_bytes`): W once for each group of 16 activation rows (repacked: for each tile) unless the thread's chunk fits in half of
-  L2, where it stays; A once for every thread, once for every chunk row block when A does not fit in half of L2.
-* DRAM: W once, and again for every further pass beyond L2 when W is larger than half of the LLC; nothing when the weights are resident.
-  Activations and results stay in the LLC when together they fit in half of it.
+* beyond L1: W once for every group of activation rows that passes over it (16 rows of a vec_dot chunk while 16
+  weight rows fit in half of L1, else each row; the tile of a repacked kernel), and A once for every 16 weight rows
+  (vec_dot) or once a chunk (repacked).
+* beyond L2 (`llc_bytes`): W once for each group of 16 activation rows (repacked: for each tile) unless the thread's
+  chunk fits in half of L2, where it stays; A once for every thread, once for every chunk row block when A does not
+  fit in half of L2.
+* DRAM: W once, and again for every further pass beyond L2 when W is larger than half of the LLC; nothing when the
+  weights are resident. Activations and results stay in the LLC when together they fit in half of it.
 """
 
 from __future__ import annotations
@@ -51,11 +54,14 @@ _ACTIVATION_BYTES = {"q8_0": (32, 34), "q8_1": (32, 36), "q8_K": (256, 292), "f1
 """Activation type -> elements and bytes of a block."""
 
 REPACKED = {"q4_0": "4x4", "q8_0": "4x4", "q4_k": "8x4", "q5_k": "8x4", "q6_k": "8x4"}
-"""Weight type -> layout that llama.cpp repacks it to on a CPU with the dot product but without 8-bit matrix multiply and SVE."""
+"""Weight type -> layout that llama.cpp repacks it to on a CPU with the dot product but without 8-bit matrix multiply
+and SVE."""
 
 NOT_MODELLED = (
-    "CPU: branch mispredictions, TLB misses, store forwarding and the load/store queues inside kernels (static analysis)",
-    "CPU: llamafile's GEMM for f16, f32 and not repacked q4_0 and q8_0 with more than one activation row; vec_dot is used",
+    "CPU: branch mispredictions, TLB misses, store forwarding and the load/store queues inside kernels (static "
+    "analysis)",
+    "CPU: llamafile's GEMM for f16, f32 and not repacked q4_0 and q8_0 with more than one activation row; "
+    "vec_dot is used",
     "CPU: flash attention; scores, softmax and values are separate operators with scalar f16 conversion of the scores",
     "CPU: frequency changes, other processes, NUMA, and instructions spent in barriers, node dispatch and libm",
     "CPU: bf16 weights, which have no vector kernel on Armv8.2",
@@ -91,7 +97,8 @@ class CpuParams:
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What an operator list does not say of its model: norm ("rms", "layer"), act (see `ACTIVATION_KERNELS`), query heads, head size."""
+    """What an operator list does not say of its model: norm ("rms", "layer"), act (see `ACTIVATION_KERNELS`), query
+    heads, head size."""
 
     norm: str
     act: str
@@ -108,14 +115,15 @@ NORM_KERNELS = {
     "rms": (("rms_norm_sum", "rms_norm_scale"),),
     "layer": (("norm_sum", "norm_variance", "scale"), ("add",), ("add",)),
 }
-"""Norm -> graph nodes -> kernels, each over every element. RMSNorm and its weight are fused; LayerNorm's weight and bias are two nodes
-more (a product has the cycles of a sum)."""
+"""Norm -> graph nodes -> kernels, each over every element. RMSNorm and its weight are fused; LayerNorm's weight and
+bias are two nodes more (a product has the cycles of a sum)."""
 
 ACTIVATION_KERNELS = {"swiglu": ("swiglu",), "geglu": ("gelu", "add"), "gelu": ("gelu",), "relu": ()}
 """Activation -> kernels over every output element; relu's cost is `RuntimeCost.relu_cycles_per_element`."""
 
 SOFTMAX_KERNELS = ("scale", "scale", "mask", "max", "soft_max_exp", "scale")
-"""ggml_compute_forward_soft_max_f32: copy, scale, mask, maximum, exponential and sum, scale. The copy has the cost of a scaling."""
+"""ggml_compute_forward_soft_max_f32: copy, scale, mask, maximum, exponential and sum, scale. The copy has the cost
+of a scaling."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +257,8 @@ class CpuModel:
         return runtime.barrier_base_cycles + runtime.barrier_cycles_per_thread * self.threads
 
     def quantize(self, m: int, k: int, weight_type: str) -> CpuCost:
-        """Conversion of activations [m, k] from f32 to the type that weights of `weight_type` are multiplied with, row by row over the
-        threads as in the vec_dot path, and the barrier after it.
+        """Conversion of activations [m, k] from f32 to the type that weights of `weight_type` are multiplied with,
+        row by row over the threads as in the vec_dot path, and the barrier after it.
 
         Raises:
             DataError: a weight type without kernels, or k not a whole number of blocks.
@@ -283,8 +291,9 @@ class CpuModel:
     def elementwise(self, op: Operator, *, weights_resident_in_llc: bool = False) -> CpuCost:
         """Norm, softmax, rotation, activation, sum, embedding, or write of the KV cache.
 
-        ggml deals rows to the threads, so one token's norm, activation and sum run on one thread; softmax deals the tokens of a head
-        (one token: one thread); a rotated row is one head of one token, and each thread makes its own table of angles.
+        ggml deals rows to the threads, so one token's norm, activation and sum run on one thread; softmax deals the
+        tokens of a head (one token: one thread); a rotated row is one head of one token, and each thread makes its
+        own table of angles.
 
         Raises:
             DataError: an operator kind or KV type without a kernel.
@@ -326,7 +335,8 @@ class CpuModel:
         return self._finish(work)
 
     def _dot_product(self, work: _Work, op: Operator, weight_type: str, *, merged: bool, resident: bool) -> None:
-        """m n vec_dot calls an instance, in chunks. `merged`: the activation rows of all instances are split as one side."""
+        """m n vec_dot calls an instance, in chunks. `merged`: the activation rows of all instances are split as one
+        side."""
         kernel = self.calibration.kernel(_dot_name(weight_type))
         runtime = self.calibration.runtime
         columns, products = (op.m * op.instances, 1) if merged else (op.m, op.instances)

@@ -1,11 +1,13 @@
 """How llama.cpp splits an operator over threads: the rules of ggml's scheduler, as formulas.
 
 Sources: ggml_compute_forward_mul_mat in ggml-cpu.c (chunks of vec_dot products), tensor_traits::forward_mul_mat and
-forward_mul_mat_id in repack.cpp (chunks of repacked products, experts), both as in the pinned llama.cpp (gempim/pins.py).
+forward_mul_mat_id in repack.cpp (chunks of repacked products, experts), both as in the pinned llama.cpp
+(gempim/pins.py).
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 CHUNK_ROWS = 16
@@ -27,7 +29,8 @@ def ceil_div(a: int, b: int) -> int:
 class Chunks:
     """A product of `rows` weight rows and `columns` activation rows cut into chunks.
 
-    `count` chunks, each of at most `chunk_rows` x `chunk_columns`; `along_columns` of them lie side by side along the activation rows.
+    `count` chunks, each of at most `chunk_rows` x `chunk_columns`; `along_columns` of them lie side by side along
+    the activation rows.
     """
 
     rows: int
@@ -45,7 +48,8 @@ class Chunks:
 def dot_chunks(rows: int, columns: int, threads: int) -> Chunks:
     """Chunks of a vec_dot product.
 
-    16 x 16 rows (64 when one side is a single row); with fewer than 4 chunks a thread, one slice of the longer side per thread.
+    16 x 16 rows (64 when one side is a single row); with fewer than 4 chunks a thread, one slice of the longer side
+    per thread.
     """
     size = CHUNK_ROWS_VECTOR if rows == 1 or columns == 1 else CHUNK_ROWS
     n0, n1 = ceil_div(rows, size), ceil_div(columns, size)
@@ -58,7 +62,8 @@ def dot_chunks(rows: int, columns: int, threads: int) -> Chunks:
 
 
 def repacked_chunks(rows: int, columns: int, threads: int, tile_rows: int) -> Chunks:
-    """Chunks of a repacked product: about 4 a thread along the weight rows, whole tiles, all activation rows in each."""
+    """Chunks of a repacked product: about 4 a thread along the weight rows, whole tiles, all activation rows in
+    each."""
     size = ceil_div(rows, CHUNKS_PER_THREAD * threads)
     count = ceil_div(rows, size)
     if rows // count < tile_rows <= rows:
@@ -73,6 +78,7 @@ def repacked_chunks(rows: int, columns: int, threads: int, tile_rows: int) -> Ch
 
 
 def expert_rows(rows: int, threads: int, tile_rows: int) -> int:
-    """Weight rows of the thread that gets most in a repacked product of an expert: an even split, ends rounded up to whole tiles."""
+    """Weight rows of the thread that gets most in a repacked product of an expert: an even split, ends rounded up to
+    whole tiles."""
     ends = [min(rows, tile_rows * ceil_div(thread * rows // threads, tile_rows)) for thread in range(threads + 1)]
-    return max(after - before for before, after in zip(ends, ends[1:], strict=False))
+    return max(after - before for before, after in itertools.pairwise(ends))
