@@ -236,7 +236,7 @@ def test_every_parameter_is_alive() -> None:
     changed = {
         "slices": 3,
         "arrays_per_slice": 8,
-        "array_rows": 300,
+        "array_rows": 400,
         "array_columns": 128,
         "clock_ps": 700,
         "arrays_take_llc_capacity": False,
@@ -247,7 +247,7 @@ def test_every_parameter_is_alive() -> None:
         "lookup_carry_cycles": 0,
         "row_write_cycles": 2,
         "row_read_cycles": 9,
-        "scratch_rows": 200,
+        "scratch_rows": 300,
         "prt_enable": False,
         "prt_entries": 2,
         "prt_scope": "group",
@@ -282,7 +282,7 @@ def test_every_parameter_is_alive() -> None:
         return r, big, device.llc_bytes_lost()
 
     # A small pattern table, so that replacement and scope have something to do; rows for several vectors a pass.
-    base = params(prt_entries=3, slices=4, array_rows=512)
+    base = params(prt_entries=3, slices=4, array_rows=512, nbw=5)
     reference = outcome(base)
     for key, value in changed.items():
         assert base[key] != value
