@@ -87,8 +87,8 @@ class ModelSpec:
     """A model: hyperparameters and tensors.
 
     `quant` is the scheme the model was made with ("q4_0", "q4_k_m") or what the GGUF file says of itself; the types
-    that count are those of the tensors. `params` counts stored elements, as llama.cpp does: a tied embedding once, experts
-    all. `kv_type` is the type K and V are cached in.
+    that count are those of the tensors. `params` counts stored elements, as llama.cpp does: a tied embedding once,
+    experts all. `kv_type` is the type K and V are cached in.
     """
 
     name: str

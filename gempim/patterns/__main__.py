@@ -19,11 +19,12 @@ def main(argv: list[str] | None = None) -> int:
     record.add_argument("--text", type=Path, help="UTF-8 text to run on (default: the shipped passage)")
     record.add_argument("--out", type=Path, required=True, help="statistics file to write; its stem is its name")
     arguments = parser.parse_args(argv)
+    from gempim.models.fetch import FetchError
     from gempim.patterns.record import main_record
 
     try:
         main_record(arguments)
-    except (ValueError, OSError) as err:
+    except (ValueError, OSError, FetchError) as err:
         print(f"error: {err}", file=sys.stderr)
         return 2
     return 0

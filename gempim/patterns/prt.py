@@ -7,7 +7,8 @@ one LUT entry. The PRT remembers recent (weight group, pattern) results; a hit s
 Stated here, as no public source gives it (facts: arXiv 2509.25853, and a third-party review for the 32 entries):
 
 * Groups restart at every scale block, as the partial sum must be scaled there. Where NBW does not divide the block,
-  the block's last group is short; it is one lookup per bit like any other.
+  the block's last group is short; it is one lookup per bit like any other. (A k-quant's weights have sub-blocks of 16
+  or 32 inside the activations' 256; hardware that restarts there has more short groups when NBW does not divide them.)
 * A result belongs to its weight group, so a pattern can only hit within the same group. Scope "vector": reuse only
   among the bit planes of one activation vector. Scope "group": the whole batch runs through a group before the next
   group starts (vector after vector, each least significant bit first), so reuse also crosses the batch's vectors.

@@ -31,9 +31,16 @@ INPUT_OF_ROLE = {
     "ffn_up": "ffn_gate_up",
     "ffn_gate_up": "ffn_gate_up",
     "ffn_down": "ffn_down",
+    "ffn_gate_inp": "ffn_gate_up",
+    "ffn_gate_exps": "ffn_gate_up",
+    "ffn_up_exps": "ffn_gate_up",
+    "ffn_down_exps": "ffn_down",
     "output": "output",
 }
-"""Operator role -> recorded matmul input. Operators that read the same activations share one record."""
+"""Operator role -> recorded matmul input. Operators that read the same activations share one record.
+
+The fused and mixture-of-experts roles are of other models: the measured one has none of them (see `applied_to`).
+"""
 
 KIND_OF_ACTIVATION_TYPE = {"q8_0": "block32", "q8_1": "block32", "q8_K": "block256"}
 """llama.cpp activation format -> recorded quantisation kind (q8_0 and q8_1 hold the same integers)."""

@@ -239,8 +239,13 @@ void CostModel::add_pass(TileCost &total, const Pass &pass) const {
     const std::uint64_t lookups = std::uint64_t{v} * shape_.activation_bits; // of one table in one array
     double critical = 0.0;
     std::uint64_t first_unit = tile.first_unit;
-    for (unsigned part = 0; part < parts; ++part) {
+    unsigned alike = 1;
+    for (unsigned part = 0; part < parts; part += alike) {
         const unsigned units = pass.layout.units_of(part, tile.units);
+        // Without measured hits, arrays with the same number of units are alike: the first ones have one unit more.
+        const unsigned longer = tile.units % parts;
+        alike = pass.hits.measured != nullptr ? 1 : part < longer ? longer - part : parts - part;
+        const std::uint64_t arrays = std::uint64_t{alike} * groups;
         std::uint64_t part_lookup_cycles = 0;
         std::uint64_t part_hits = 0;
         double time = fill(slots_[0].weights);
@@ -278,11 +283,11 @@ void CostModel::add_pass(TileCost &total, const Pass &pass) const {
             time += units * period - tail;
         }
         critical = std::max(critical, time);
-        counts.add(unit, std::uint64_t{units} * groups);
-        counts.lookup_cycles += part_lookup_cycles * groups;
-        counts.prt_hits += part_hits * groups;
-        counts.lookups += lookups * units * n_slots * groups;
-        counts.prt_accesses += params_.prt_enable ? lookups * units * n_slots : 0;
+        counts.add(unit, units * arrays);
+        counts.lookup_cycles += part_lookup_cycles * arrays;
+        counts.prt_hits += part_hits * arrays;
+        counts.lookups += lookups * units * n_slots * arrays;
+        counts.prt_accesses += params_.prt_enable ? lookups * units * n_slots * alike : 0;
         first_unit += units;
     }
     counts.passes = 1;

@@ -39,17 +39,21 @@ double estimate_ps(const SramPimParams &p, const CostModel &model, std::uint64_t
     const auto vectors = static_cast<unsigned>(m);
     const std::uint64_t tiles_in_chain = ceil_div(k_tiles, parts);
     const TileCost first = model.tile({columns, c.tile_units, 0, false}, vectors, c.vectors_per_pass, {});
-    const TileCost next = model.tile({columns, c.tile_units, 0, true}, vectors, c.vectors_per_pass, {});
+    const TileCost next =
+        tiles_in_chain > 1 ? model.tile({columns, c.tile_units, 0, true}, vectors, c.vectors_per_pass, {}) : first;
     const std::uint64_t chain = first.cycles + (tiles_in_chain - 1) * next.cycles;
     const double clock = static_cast<double>(p.clock_ps);
     const double compute = static_cast<double>(rounds * chain) * clock;
-    const double last = static_cast<double>(tiles_in_chain > 1 ? next.cycles : first.cycles) * clock;
+    const double last = static_cast<double>(next.cycles) * clock;
     double load = 0.0;
-    double first_load = 0.0;
+    double first_load = 0.0; // until every slice has a tile
     if (p.planner_bytes_per_s > 0.0) {
         const double ps_per_byte = 1e12 / p.planner_bytes_per_s;
         load = static_cast<double>(n * units * model.shape().unit_bytes) * ps_per_byte;
-        first_load = static_cast<double>(first.counts.weight_bytes) * ps_per_byte;
+        // The slices get their first tiles one after another; the one served last also ends last.
+        first_load =
+            static_cast<double>(std::min<std::uint64_t>(strips * parts, p.slices) * first.counts.weight_bytes) *
+            ps_per_byte;
     }
     const double combine = static_cast<double>(model.combine(columns, vectors, parts).cycles) * clock;
     return std::max(load + last, first_load + compute) + combine;
