@@ -216,6 +216,7 @@ def test_absurd_metadata(tmp_path: Path, tiny: bytes) -> None:
         (tiny[: array_at + 16] + struct.pack("<Q", 2**63) + tiny[array_at + 24 :], r"truncated: .* needs \d+ bytes"),
         (replaced(tiny, b"llama.embedding_length", b"llama.context_length\0\0"), "'llama.embedding_length' is missing"),
         (replaced(tiny, b"general.name", b"general.n\xffme"), "is not UTF-8 text"),
+        (replaced(tiny, b"tokenizer.ggml.scores", b"tokenizer.ggml.tokens"), "'tokenizer.ggml.tokens' is there twice"),
     ]
     for data, expected in cases:
         path.write_bytes(data)
