@@ -301,7 +301,7 @@ def test_one_tensor_per_expert_is_explained(tmp_path: Path) -> None:
 
 # Fuzzing
 
-FUZZ = settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def reads_or_raises(path: Path, data: bytes) -> ModelSpec | None:
