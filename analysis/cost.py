@@ -99,7 +99,11 @@ def usd_per_million_tokens(tokens_per_s: float, usd_per_hour: float, utilisation
 
 
 def _check(tokens_per_s: float, usd_per_hour: float, utilisation: float) -> None:
-    for name, value in (("tokens per second", tokens_per_s), ("usd_per_hour", usd_per_hour), ("utilisation", utilisation)):
+    for name, value in (
+        ("tokens per second", tokens_per_s),
+        ("usd_per_hour", usd_per_hour),
+        ("utilisation", utilisation),
+    ):
         if not math.isfinite(value) or value <= 0:
             raise DataError(f"{name}: expected a number above zero, got {value}")
     if utilisation > 1:
@@ -118,7 +122,11 @@ def load_prices(table: str | Path = "default") -> PriceTable:
     none, an unknown file.
     """
     text = str(table)
-    file = Path(table) if isinstance(table, Path) or "/" in text or text.endswith(".toml") else price_dir() / f"{text}.toml"
+    file = (
+        Path(table)
+        if isinstance(table, Path) or "/" in text or text.endswith(".toml")
+        else price_dir() / f"{text}.toml"
+    )
     data = load_toml(file)
     check_keys(data, file=file, required=("schema", "price", "pim_overhead"))
     if data["schema"] != SCHEMA:

@@ -193,10 +193,18 @@ def measure_energy(sections: Iterable[Section], table: EnergyTable, *, strict: b
     return Energy(items=tuple(items), unknown=tuple(unknown))
 
 
+def inside(energy: Energy) -> str:
+    """What is in the joule figure, by part of the machine: ``cpu (base, idle), dram (activate, read)``."""
+    groups: dict[str, list[str]] = {}
+    for component in dict.fromkeys(item.row.component for item in energy.items):
+        group, _, part = component.partition(".")
+        groups.setdefault(group, []).append(part)
+    return ", ".join(f"{group} ({', '.join(p for p in parts if p)})" for group, parts in groups.items()) or "nothing"
+
+
 def boundary(table: EnergyTable, energy: Energy) -> str:
     """What is inside the joule figure and what is not, as sentences for a report."""
-    inside = ", ".join(dict.fromkeys(item.row.component for item in energy.items)) or "nothing"
-    text = f"Inside the joule figure: {inside}. Not inside: {'; '.join(table.outside) or 'nothing is listed'}."
+    text = f"Inside the joule figure: {inside(energy)}. Not inside: {'; '.join(table.outside) or 'nothing is listed'}."
     if energy.unknown:
         text += f" Counted but of unknown energy, so that totals are lower bounds: {', '.join(energy.unknown)}."
     return text
@@ -211,7 +219,9 @@ def _applies(row: EnergyRow, section: Section) -> bool:
         return False
     if row.stat in section:
         return True
-    if row.requires is None and (row.optional or not any(name.startswith(_device(row.stat)) for name in section.scalars)):
+    if row.requires is None and (
+        row.optional or not any(name.startswith(_device(row.stat)) for name in section.scalars)
+    ):
         return False
     section.get(row.stat)  # raises with the nearest names
     return True
@@ -335,7 +345,9 @@ class _Loader:
             number = float(self.overrides[name])
             if not math.isfinite(number):
                 raise DataError(f"{file}: {key}: override {number} is not a finite number")
-            quantity = Quantity(number, quantity.unit, quantity.scope, f"set by the user, was {quantity.value}", "choice")
+            quantity = Quantity(
+                number, quantity.unit, quantity.scope, f"set by the user, was {quantity.value}", "choice"
+            )
         self.inputs[name] = quantity
 
     def _row(self, raw: Any, file: Path, key: str) -> None:
@@ -395,7 +407,9 @@ def _joules(unit: str, per: str, where: str) -> float:
         return _ENERGY_UNITS[unit]
     if unit in _POWER_UNITS:
         if per not in _TIME_STATS:
-            raise DataError(f"{where}: unit {unit!r}: a power needs a statistic in time (per = ps, ns or s), not {per!r}")
+            raise DataError(
+                f"{where}: unit {unit!r}: a power needs a statistic in time (per = ps, ns or s), not {per!r}"
+            )
         return _POWER_UNITS[unit] * _TIME_STATS[per]
     raise DataError(f"{where}: unit {unit!r} (allowed: {', '.join((*_ENERGY_UNITS, *_POWER_UNITS))})")
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gempim.analysis.energy import energy_table_dir, load_energy_table, measure_energy
 from gempim.analysis.formula import evaluate_formula
 from gempim.analysis.run import load_run
 from gempim.analysis.stats import Section
 from gempim.quantity import DataError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .conftest import make_run
 
@@ -59,10 +60,9 @@ def test_default_table_against_hand_computation(tmp_path: Path) -> None:
     assert got["dram.write"] == pytest.approx(g("system.dram.writes") * wr)
     assert got["dram.refresh"] == pytest.approx(g("system.dram.refs") * ref)
     assert got["dram.interface"] == pytest.approx((g("system.dram.reads") + g("system.dram.writes")) * io)
-    background = (
-        g("system.dram.act_standby_ps") * 1e-12 * devices * (vdd * 52e-3 + vpp * 3e-3)
-        + g("system.dram.pre_standby_ps") * 1e-12 * devices * (vdd * 37e-3 + vpp * 3e-3)
-    )
+    background = g("system.dram.act_standby_ps") * 1e-12 * devices * (vdd * 52e-3 + vpp * 3e-3) + g(
+        "system.dram.pre_standby_ps"
+    ) * 1e-12 * devices * (vdd * 37e-3 + vpp * 3e-3)
     assert got["dram.background"] == pytest.approx(background)
 
     core_cycle = 1.0 / 2.6e9
@@ -136,7 +136,9 @@ def test_every_shipped_row_has_its_provenance(name: str) -> None:
 
 
 def test_unknown_energy_is_a_lower_bound_never_zero(tmp_path: Path) -> None:
-    rows = ROW.format(value='value = "unknown"', unit="pJ") + ROW.format(value="value = 3.0", unit="pJ").replace("a.b", "a.c")
+    rows = ROW.format(value='value = "unknown"', unit="pJ") + ROW.format(value="value = 3.0", unit="pJ").replace(
+        "a.b", "a.c"
+    )
     table = load_energy_table(write_table(tmp_path, rows))
     energy = measure_energy([section(system__a__n=4)], table)
     assert energy.unknown == ("a.b",)
@@ -229,7 +231,9 @@ def test_unknown_table_name() -> None:
         load_energy_table("defualt")
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "a.b", "a[0]", "lambda: 1", "1 if a else 2", "a; b", "'x'", "abs(a)", "a**a**9e9"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "a.b", "a[0]", "lambda: 1", "1 if a else 2", "a; b", "'x'", "abs(a)", "a**a**9e9"]
+)
 def test_formulas_cannot_run_code(text: str) -> None:
     with pytest.raises(DataError):
         evaluate_formula(text, {"a": 7.0}, "here")

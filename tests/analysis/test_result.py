@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gempim.analysis.cost import load_prices, parse_overrides, tokens_per_usd, usd_per_million_tokens
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.result import evaluate
 from gempim.analysis.run import RunError, load_run
 from gempim.quantity import DataError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .conftest import make_run
 from .test_run import edit_manifest, edit_roi

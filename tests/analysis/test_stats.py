@@ -8,22 +8,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gempim.analysis.stats import StatsError, iter_stats, parse_stats
-from gempim.statsfile import BEGIN, END, format_section
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gempim.analysis.stats import StatsError, iter_stats, parse_stats
+from gempim.statsfile import BEGIN, END, format_section
+
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,20}(::[a-z0-9]{1,6})?", fullmatch=True)
 NUMBERS = st.one_of(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=True, allow_infinity=True))
-TEXT = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=("Cc", "Cs", "Zl", "Zp")))
+TEXT = st.text(
+    alphabet=st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=("Cc", "Cs", "Zl", "Zp"))
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(sections=st.lists(st.dictionaries(NAMES, st.tuples(NUMBERS, TEXT), min_size=1, max_size=20), min_size=1, max_size=4))
-def test_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, sections: list[dict[str, tuple[float, str]]]) -> None:
+@given(
+    sections=st.lists(st.dictionaries(NAMES, st.tuples(NUMBERS, TEXT), min_size=1, max_size=20), min_size=1, max_size=4)
+)
+def test_round_trip_is_exact(
+    tmp_path_factory: pytest.TempPathFactory, sections: list[dict[str, tuple[float, str]]]
+) -> None:
     """Does every integer and float come back bit for bit, whatever the description says?"""
     file = tmp_path_factory.mktemp("stats") / "stats.txt"
-    file.write_text("".join(format_section((n, v, d, "Count") for n, (v, d) in s.items()) for s in sections), encoding="utf-8")
+    file.write_text(
+        "".join(format_section((n, v, d, "Count") for n, (v, d) in s.items()) for s in sections), encoding="utf-8"
+    )
     read = parse_stats(file)
     assert [s.index for s in read] == list(range(len(sections)))
     for section, wrote in zip(read, sections, strict=True):
