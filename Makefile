@@ -1,0 +1,37 @@
+# Thin: two commands that do their own set-up. Everything else is `gempim --help`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench validation clean
+
+# What a rebuilt wheel depends on.
+SOURCES := pyproject.toml CMakeLists.txt $(shell find gempim analysis src_ext -type f -not -name '*.pyc' 2>/dev/null)
+
+$(VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	@touch $@
+
+# The main job: a real model from its GGUF to a speedup, energy and cost report.
+demo: $(VENV)/.installed
+	$(BIN)/gempim compare neoverse-n1 sail --gguf "$$($(BIN)/gempim fetch)" --prompt 128 --context 128 --tokens 32 --threads 16 --runs runs --report out
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_lint.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m gempim.bench
+
+validation: $(VENV)/.installed
+	$(BIN)/python -m gempim.validate --out analysis/validation
+
+clean:
+	rm -rf $(VENV) build

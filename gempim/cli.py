@@ -1,0 +1,373 @@
+"""The command `gempim`. Results go to stdout in the format asked for; progress and messages go to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from tqdm import tqdm
+
+from gempim.quantity import DataError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Processing-in-memory hardware for LLM inference: tokens/s, J/token and $/1M tokens.",
+)
+err = Console(stderr=True)
+
+
+class Format(StrEnum):
+    """Table formats, as in llama-bench."""
+
+    md = "md"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+
+
+Model = Annotated[str | None, typer.Option("--model", "-m", help="A shipped model shape (`gempim models`).")]
+Quant = Annotated[str | None, typer.Option("--quant", "-q", help="ggml type of the weights, for example q4_0.")]
+Gguf = Annotated[
+    Path | None, typer.Option("--gguf", help="A GGUF file of the Llama family instead of --model and --quant.")
+]
+Batch = Annotated[int, typer.Option("--batch", "-b", help="Sequences decoded together.")]
+Prompt = Annotated[int | None, typer.Option("--prompt", "-p", help="Tokens to prefill; 0 skips. Default: the context.")]
+Context = Annotated[
+    int | None, typer.Option("--context", "-d", help="Tokens in the KV cache when decoding starts. Default: 512.")
+]
+Tokens = Annotated[int, typer.Option("--tokens", "-n", help="Tokens to decode; 0 skips.")]
+Threads = Annotated[int, typer.Option("--threads", "-t", help="Threads on the host CPU.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="A system parameter: system.sram_pim.nbw=4. Repeatable.")]
+Engine = Annotated[str, typer.Option("--engine", help="Engine: embedded.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
+Out = Annotated[Format, typer.Option("-o", "--output", help="Format on stdout.")]
+Prices = Annotated[
+    list[str] | None, typer.Option("--price", help="Override a price: aws-p3-2xlarge.usd_per_hour=2.0. Repeatable.")
+]
+Energy = Annotated[str | None, typer.Option("--energy", help="Energy table: a shipped name or a TOML file.")]
+Utilisation = Annotated[
+    float, typer.Option("--utilisation", help="Share of the paid time that serves tokens.", min=0.01, max=1.0)
+]
+ReportDir = Annotated[Path | None, typer.Option("--report", help="Also write the HTML report into this folder.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from gempim.doctor import versions
+
+        for name, value in versions().items():
+            print(f"{name} {value}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print all versions.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    out = {}
+    for item in items or []:
+        key, eq, value = item.partition("=")
+        if not eq or not key or not value:
+            raise DataError(f"{option} {item}: expected KEY=VALUE")
+        out[key] = value
+    return out
+
+
+def _prices(items: list[str] | None) -> dict[str, float]:
+    from gempim.analysis.cost import parse_overrides
+
+    return parse_overrides(items or [])
+
+
+def _document(
+    system: str, model: str | None, quant: str | None, gguf: Path | None, batch: int, prompt: int | None,
+    context: int | None, tokens: int, threads: int, sets: list[str] | None, engine: str,
+) -> dict[str, Any]:  # fmt: skip
+    context = 512 if context is None else context
+    choice: dict[str, Any] = {}
+    if model is not None:
+        choice["name"] = model
+    if quant is not None:
+        choice["quant"] = quant
+    if gguf is not None:
+        choice["gguf"] = str(gguf)
+    return {
+        "experiment": {"system": system, "engine": engine},
+        "model": choice,
+        "workload": {
+            "batch": batch,
+            "prompt": context if prompt is None else prompt,
+            "context": context,
+            "tokens": tokens,
+            "threads": threads,
+        },
+        "set": dict(_pairs(sets, "--set")),
+    }
+
+
+def _progress_bar(text: str) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    bar = tqdm(total=0, desc=text, file=sys.stderr, unit="step", leave=False)
+
+    def step(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return step, bar.close
+
+
+def _simulate(experiment: Any, runs: Path) -> Path:
+    from gempim.simulate import simulate
+
+    step, close = _progress_bar(experiment.slug())
+    try:
+        path = simulate(experiment, runs, command=list(sys.argv), progress=step)
+    finally:
+        close()
+    err.print(f"run: {path}", style="dim", soft_wrap=True, highlight=False)
+    return path
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="An experiment file; or use the options.")
+    ] = None,
+    system: Annotated[str, typer.Option("--system", "-s", help="A shipped system or a TOML file.")] = "sail",
+    model: Model = None,
+    quant: Quant = None,
+    gguf: Gguf = None,
+    batch: Batch = 1,
+    prompt: Prompt = None,
+    context: Context = None,
+    tokens: Tokens = 16,
+    threads: Threads = 16,
+    sets: Sets = None,
+    engine: Engine = "embedded",
+    runs: Runs = Path("runs"),
+    output: Out = Format.md,
+    price: Prices = None,
+    energy: Energy = None,
+    utilisation: Utilisation = 1.0,
+    report: ReportDir = None,
+) -> None:
+    """Simulate one experiment and print its rates.
+
+    Example: `gempim run --system sail --model llama-2-7b --quant q4_0 --batch 1 --context 512 --tokens 16 --threads 16`
+    """
+    from gempim.experiment import load_experiment, resolve
+    from gempim.output import print_runs
+
+    if file is not None:
+        if model or quant or gguf or sets:
+            raise DataError(f"{file}: an experiment file and --model, --quant, --gguf or --set exclude each other")
+        experiment = load_experiment(file)
+    else:
+        doc = _document(system, model, quant, gguf, batch, prompt, context, tokens, threads, sets, engine)
+        experiment = resolve(doc, origin="command line")
+    path = _simulate(experiment, runs)
+    print_runs([path], output, prices=_prices(price), energy=energy, utilisation=utilisation, report=report)
+
+
+@app.command()
+def compare(
+    systems: Annotated[list[str], typer.Argument(metavar="BASELINE SYSTEM...", help="The baseline first.")],
+    model: Model = None,
+    quant: Annotated[str | None, typer.Option("--quant", "-q", help="ggml types, comma separated.")] = None,
+    gguf: Gguf = None,
+    batch: Annotated[str, typer.Option("--batch", "-b", help="Batch sizes, comma separated.")] = "1",
+    prompt: Prompt = None,
+    context: Context = None,
+    tokens: Tokens = 16,
+    threads: Annotated[str, typer.Option("--threads", "-t", help="Thread counts, comma separated.")] = "16",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="SYSTEM:sram_pim.nbw=4 or, for all, cpu.clock_hz=3e9.")
+    ] = None,
+    engine: Engine = "embedded",
+    runs: Runs = Path("runs"),
+    output: Out = Format.md,
+    price: Prices = None,
+    energy: Energy = None,
+    utilisation: Utilisation = 1.0,
+    report: ReportDir = None,
+) -> None:
+    """Speedup, J/token, $/1M tokens and tokens/$ of systems against a baseline.
+
+    Example: `gempim compare neoverse-n1 sail --model llama-2-7b --quant q2_k,q4_0 --batch 1,8 -o md --report out`
+    """
+    from gempim.experiment import resolve
+    from gempim.output import print_comparison
+
+    if len(systems) < 2:
+        raise DataError("compare: expected a baseline and at least one more system")
+    quants: list[str | None] = list(quant.split(",")) if quant else [None]
+    paths = []
+    for q in quants:
+        for b in _ints(batch, "--batch"):
+            for t in _ints(threads, "--threads"):
+                for system in systems:
+                    mine = [s.split(":", 1)[-1] for s in sets or [] if ":" not in s or s.split(":", 1)[0] == system]
+                    doc = _document(system, model, q, gguf, b, prompt, context, tokens, t, mine, engine)
+                    paths.append(_simulate(resolve(doc, origin="command line"), runs))
+    print_comparison(
+        paths, systems[0], output, prices=_prices(price), energy=energy, utilisation=utilisation, report=report
+    )
+
+
+def _ints(text: str, option: str) -> list[int]:
+    try:
+        return [int(x) for x in text.split(",")]
+    except ValueError:
+        raise DataError(f"{option} {text}: expected whole numbers, comma separated") from None
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml")],
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes. Default: all cores.")] = None,
+    runs: Runs = Path("runs"),
+    output: Out = Format.md,
+    price: Prices = None,
+    energy: Energy = None,
+    utilisation: Utilisation = 1.0,
+    report: ReportDir = None,
+) -> None:
+    """Simulate the cartesian product of axes; finished runs are kept when it is killed and started again.
+
+    Example: `gempim sweep workloads/experiments/bits-x-batch.toml -o csv > bits.csv`
+    """
+    from gempim.output import print_comparison, print_runs
+    from gempim.sweep import load_sweep, run_sweep
+
+    plan = load_sweep(file)
+    paths = run_sweep(plan, runs, jobs=jobs)
+    options: dict[str, Any] = {"prices": _prices(price), "energy": energy, "utilisation": utilisation, "report": report}
+    if plan.baseline:
+        print_comparison(paths, plan.baseline, output, **options)
+    else:
+        print_runs(paths, output, **options)
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("out"),
+    baseline: Annotated[str | None, typer.Option("--baseline", help="System that speedups are against.")] = None,
+    price: Prices = None,
+    energy: Energy = None,
+    utilisation: Utilisation = 1.0,
+) -> None:
+    """HTML, Markdown, CSV and JSON report of run directories.
+
+    Example: `gempim report runs/* --baseline neoverse-n1 --out out`
+    """
+    from gempim.output import make_report
+
+    index = make_report(run_dirs, out, baseline=baseline, prices=_prices(price), energy=energy, utilisation=utilisation)
+    print(index)
+
+
+@app.command()
+def explain(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    price: Prices = None,
+    energy: Energy = None,
+    utilisation: Utilisation = 1.0,
+) -> None:
+    """Where a run's numbers come from: formulas, counts, table rows, sources.
+
+    Example: `gempim explain runs/sail-llama-2-7b-*`
+    """
+    from gempim.output import explain_run
+
+    print(explain_run(run_dir, prices=_prices(price), energy=energy, utilisation=utilisation))
+
+
+@app.command()
+def models(
+    action: Annotated[str, typer.Argument(help="list or show")] = "list",
+    name: Annotated[str | None, typer.Argument(help="A model's name, for show.")] = None,
+    output: Out = Format.md,
+) -> None:
+    """The shipped model shapes, with sources.
+
+    Example: `gempim models show llama-2-7b`
+    """
+    from gempim.catalogue import model_rows, models_table
+    from gempim.output import print_rows
+
+    print_rows(model_rows(_shown(action, name, "models")) if action == "show" else models_table(), output)
+
+
+@app.command()
+def systems(
+    action: Annotated[str, typer.Argument(help="list or show")] = "list",
+    name: Annotated[str | None, typer.Argument(help="A system's name, for show.")] = None,
+    output: Out = Format.md,
+) -> None:
+    """The shipped systems: every parameter with unit, scope and source.
+
+    Example: `gempim systems show sail`
+    """
+    from gempim.catalogue import system_rows, systems_table
+    from gempim.output import print_rows
+
+    print_rows(system_rows(_shown(action, name, "systems")) if action == "show" else systems_table(), output)
+
+
+def _shown(action: str, name: str | None, what: str) -> str:
+    if name is None:
+        raise DataError(f"{what} {action}: expected a name, for example: gempim {what} show NAME")
+    return name
+
+
+@app.command()
+def fetch() -> None:
+    """Download (once) the SmolLM2-135M-Instruct Q4_1 GGUF and print its path.
+
+    Example: `gempim run --system sail --gguf "$(gempim fetch)"`
+    """
+    from gempim.models.fetch import smollm2_gguf
+
+    print(smollm2_gguf())
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing, and how to get it.
+
+    Example: `gempim doctor`
+    """
+    from gempim.doctor import check
+
+    ok = True
+    for row in check():
+        mark = "ok     " if row.ok else ("MISSING" if row.required else "absent ")
+        print(f"{mark} {row.name}: {row.found}" + (f"  -> {row.remedy}" if not row.ok else ""))
+        ok = ok and (row.ok or not row.required)
+    raise typer.Exit(0 if ok else 1)
+
+
+def main() -> None:
+    """Entry point: a DataError is one clear line on stderr and exit status 2; a bug shows its trace."""
+    try:
+        app()
+    except DataError as e:
+        err.print(f"gempim: {e}", style="red", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""From run directories to what the commands print. stdout carries the asked-for format and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from gempim.analysis import table
+from gempim.analysis.cost import load_prices
+from gempim.analysis.energy import load_energy_table
+from gempim.analysis.result import Result, evaluate
+from gempim.analysis.run import load_run
+from gempim.quantity import DataError
+
+err = Console(stderr=True)
+
+# Thread counts differ only where a user asks for several; the roofline GPU's rows carry them too, so they always match.
+MATCH = (*table.MATCH_KEYS, "threads")
+
+
+def results(
+    paths: Sequence[Path], *, prices: Mapping[str, float], energy: str | None, utilisation: float
+) -> list[Result]:
+    """Evaluate runs with the tables their manifests name, unless `energy` or `prices` say otherwise.
+
+    :raises DataError: a run is damaged or a table does not fit it
+    """
+    price_table = load_prices()
+    out = []
+    for path in dict.fromkeys(paths):
+        run = load_run(path)
+        energy_table = load_energy_table(energy or str(run.experiment["energy_table"]))
+        out.append(evaluate(run, energy_table, price_table, prices, utilisation))
+    return out
+
+
+def _warn(found: Sequence[Result]) -> None:
+    for text in dict.fromkeys(w for r in found for w in r.warnings):
+        err.print(f"note: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_rows(frame: pd.DataFrame, output: str) -> None:
+    """A plain table (catalogues) in one of the output formats."""
+    if output == "md":
+        sys.stdout.write(table.markdown(frame.astype(str)))
+    elif output == "csv":
+        sys.stdout.write(frame.to_csv(index=False))
+    else:
+        sys.stdout.write(frame.to_json(orient="records", lines=output == "jsonl") + ("\n" if output == "json" else ""))
+
+
+def print_runs(
+    paths: Sequence[Path],
+    output: str,
+    *,
+    prices: Mapping[str, float],
+    energy: str | None,
+    utilisation: float,
+    report: Path | None,
+    extra_keys: Sequence[str] = (),
+) -> None:
+    """One row a phase of each run."""
+    found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
+    sys.stdout.write(table.render_table(table.tidy(found, extra_keys), output))
+    _warn(found)
+    if report:
+        _report(found, report, None, extra_keys)
+
+
+def print_comparison(
+    paths: Sequence[Path],
+    baseline: str,
+    output: str,
+    *,
+    prices: Mapping[str, float],
+    energy: str | None,
+    utilisation: float,
+    report: Path | None,
+    extra_keys: Sequence[str] = (),
+) -> None:
+    """One row a phase of each run, with its ratios to the baseline's row."""
+    found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
+    base = found[0].run.system if baseline.endswith(".toml") else baseline
+    frame = table.compare(found, base, match=MATCH, extra_keys=extra_keys)
+    sys.stdout.write(table.render_table(frame, output))
+    _warn(found)
+    if report:
+        _report(found, report, base, extra_keys)
+
+
+def _report(found: Sequence[Result], out: Path, baseline: str | None, extra_keys: Sequence[str]) -> Path:
+    from gempim.analysis.report import write_report
+
+    index = write_report(list(found), out, baseline=baseline, extra_keys=extra_keys, match=MATCH)
+    err.print(f"report: {index}", style="green", soft_wrap=True, highlight=False, markup=False)
+    return index
+
+
+def make_report(
+    run_dirs: Sequence[Path],
+    out: Path,
+    *,
+    baseline: str | None,
+    prices: Mapping[str, float],
+    energy: str | None,
+    utilisation: float,
+) -> Path:
+    """The HTML, Markdown, CSV and JSON report of runs; the path of its index page."""
+    if not run_dirs:
+        raise DataError("report: no run directories given")
+    found = results(run_dirs, prices=prices, energy=energy, utilisation=utilisation)
+    return _report(found, out, baseline, ())
+
+
+def explain_run(run_dir: Path, *, prices: Mapping[str, float], energy: str | None, utilisation: float) -> str:
+    """Where the numbers of one run come from, as Markdown."""
+    from gempim.analysis.explain import explain
+
+    return explain(results([run_dir], prices=prices, energy=energy, utilisation=utilisation)[0])

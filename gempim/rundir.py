@@ -1,0 +1,72 @@
+"""Run directories: written aside, renamed last, never mistaken for complete when they are not.
+
+`ROOT/<slug>-<hash>/` holds `manifest.json`, `stats.txt` (gem5 format, one section an ROI), `roi.jsonl` (one line a
+section) and `result.json`. The directory gets its name only when everything is in it, so a run that died half-way leaves
+a `.partial-*` directory that no command reads and the next run of the same experiment removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+def is_complete(path: Path) -> bool:
+    """Whether `path` holds a complete run: its manifest says so and the three other files are there."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    others = ("stats.txt", "roi.jsonl", "result.json")
+    return manifest.get("status") == "complete" and all((path / f).is_file() for f in others)
+
+
+def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
+    """Make the run directory `path` by calling `fill` on a directory beside it, then renaming that.
+
+    :return: False when another process finished the same run first (its result is kept; ours is dropped)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".partial-{path.name}-*"):
+        if not _alive(int(stale.name.rsplit("-", 2)[-2])):
+            shutil.rmtree(stale, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-{os.getpid()}-", dir=path.parent))
+    try:
+        fill(aside)
+        for f in aside.iterdir():
+            with f.open("rb") as handle:
+                os.fsync(handle.fileno())
+        aside.chmod(0o755)
+        if path.exists() and not is_complete(path):
+            shutil.rmtree(path)
+        try:
+            aside.rename(path)
+        except OSError:
+            if is_complete(path):
+                return False
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Pretty JSON with a final newline."""
+    path.write_text(json.dumps(data, indent=1, sort_keys=False) + "\n")

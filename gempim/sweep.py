@@ -1,0 +1,129 @@
+"""Sweeps: the cartesian product of named axes, in parallel, resumable.
+
+::
+
+    [sweep]
+    name = "bits x batch"
+    baseline = "neoverse-n1"          # the system that speedups are against
+
+    [base.experiment]                 # any key of an experiment file, under `base`
+    system = "sail"
+    [base.model]
+    name = "llama-2-7b"
+    quant = "q4_0"
+
+    [axes]
+    "experiment.system" = ["neoverse-n1", "sail"]
+    "model.quant" = ["q2_k", "q4_0"]
+    "workload.batch" = [1, 8]
+    "set.sram_pim.nbw" = { values = [2, 4], only_systems = ["sail"] }
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+from tqdm import tqdm
+
+from gempim.experiment import Experiment, resolve
+from gempim.quantity import DataError, load_toml
+from gempim.simulate import simulate
+
+_SWEEP_KEYS = {"name", "baseline"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A resolved sweep."""
+
+    name: str
+    baseline: str | None
+    points: tuple[Experiment, ...]
+
+
+def _axis(file: Path, key: str, raw: Any) -> tuple[list[Any], set[str] | None]:
+    only: set[str] | None = None
+    if isinstance(raw, Mapping):
+        extra = set(raw) - {"values", "only_systems"}
+        if extra or "values" not in raw:
+            raise DataError(f"{file}: axes.{key}: expected a list, or {{ values, only_systems }}; got {sorted(raw)}")
+        only = set(raw["only_systems"]) if "only_systems" in raw else None
+        raw = raw["values"]
+    if not isinstance(raw, list) or not raw:
+        raise DataError(f"{file}: axes.{key}: expected a non-empty list of values")
+    section = key.partition(".")[0]
+    if section not in ("experiment", "model", "workload", "set"):
+        raise DataError(f"{file}: axes.{key}: starts with {section!r}; allowed: experiment, model, workload, set")
+    return raw, only
+
+
+def _put(doc: dict[str, Any], key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    doc.setdefault(section, {})[name] = value
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and resolve a sweep file: every point is checked before the first one runs.
+
+    :raises DataError: an unknown key or an impossible point, naming the file, the key and the point
+    """
+    doc = load_toml(path)
+    for key in doc:
+        if key not in ("sweep", "base", "axes"):
+            raise DataError(f"{path}: {key}: unknown table; allowed: sweep, base, axes")
+    head = doc.get("sweep", {})
+    for key in head:
+        if key not in _SWEEP_KEYS:
+            raise DataError(f"{path}: sweep.{key}: unknown key; allowed: {', '.join(sorted(_SWEEP_KEYS))}")
+    axes = {k: _axis(path, k, v) for k, v in doc.get("axes", {}).items()}
+    if not axes:
+        raise DataError(f"{path}: axes: missing; a sweep needs at least one axis")
+    points: dict[str, Experiment] = {}
+    for values in itertools.product(*(v for v, _ in axes.values())):
+        point = copy.deepcopy(doc.get("base", {}))
+        chosen = dict(zip(axes, values, strict=True))
+        system = chosen.get("experiment.system", point.get("experiment", {}).get("system"))
+        for key, value in chosen.items():
+            only = axes[key][1]
+            if only is None or system in only:
+                _put(point, key, value)
+        label = ", ".join(f"{k}={v}" for k, v in chosen.items())
+        experiment = resolve(point, origin=f"{path} at {label}", base_dir=path.parent)
+        # Axes that do not apply to a system leave the same point several times: it is simulated once.
+        points.setdefault(repr(experiment.to_json()), experiment)
+    return Sweep(head.get("name", path.stem), head.get("baseline"), tuple(points.values()))
+
+
+@contextmanager
+def _progress(total: int, text: str) -> Iterator[Any]:
+    with tqdm(total=total, desc=text, file=sys.stderr, unit="run") as bar:
+        yield bar
+
+
+def _one(experiment: Experiment, root: Path, command: list[str]) -> Path:
+    return simulate(experiment, root, command=command)
+
+
+def run_sweep(sweep: Sweep, root: Path, *, jobs: int | None = None) -> list[Path]:
+    """Run every point that has no complete run yet, in parallel; the run directories in the order of the points.
+
+    :param jobs: worker processes; default: the number of cores
+    """
+    jobs = jobs or os.cpu_count() or 1
+    command = list(sys.argv)
+    out: list[Path] = []
+    with _progress(len(sweep.points), sweep.name) as bar:
+        tasks = (joblib.delayed(_one)(p, root, command) for p in sweep.points)
+        for path in joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size="auto")(tasks):
+            out.append(path)
+            bar.update()
+    return out

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "models/dram/controller.hh"
+
+namespace gempim::dram {
+
+namespace {
+
+// Candidate::order: refresh first, then column commands, then row commands; the request's age decides within a kind.
+constexpr std::uint64_t kRefreshFirst = 0;
+constexpr std::uint64_t kColumn = std::uint64_t{1} << 62;
+constexpr std::uint64_t kRow = std::uint64_t{2} << 62;
+
+} // namespace
+
+Controller::Controller(const DramParams &p)
+    : state_(p), queues_{RequestQueue(p.read_queue, p.ranks * p.banks_per_rank()),
+                         RequestQueue(p.write_queue, p.ranks * p.banks_per_rank())},
+      refresh_(p.ranks), conflict_(p.ranks * p.banks_per_rank(), 0), banks_per_rank_(p.banks_per_rank()),
+      write_high_(p.write_high), write_low_(p.write_low) {
+    const Ps clocks = p.tREFI_nCK();
+    for (std::uint32_t r = 0; r < p.ranks; ++r) {
+        refresh_[r].due = clocks * (r + 1) / p.ranks * p.tCK_ps;
+    }
+    next_due_ = refresh_[0].due;
+}
+
+void Controller::run_until(Ps limit, Trace *trace) {
+    if (limit <= skipped_) {
+        return;
+    }
+    limit -= skipped_;
+    do {
+        if (!trace) {
+            skip_idle_refreshes(limit);
+        }
+    } while (step(limit, trace));
+    // Commands go on clock edges.
+    const Ps clock = state_.timing().clock;
+    now_ = std::max(now_, (limit + clock - 1) / clock * clock);
+}
+
+void Controller::begin_transfer() {
+    ++transfer_;
+    pending_ = 0;
+    transfer_beat_ = 0;
+}
+
+Ps Controller::finish_transfer(Trace *trace) {
+    while (pending_ > 0) {
+        step(kForever, trace);
+    }
+    return transfer_beat_ + skipped_;
+}
+
+void Controller::finish_all(Trace *trace) {
+    while (!idle()) {
+        step(kForever, trace);
+    }
+}
+
+DramCounters Controller::counters(Ps now) const {
+    DramCounters c = counters_;
+    c.act_standby_ps += state_.act_standby(now - skipped_);
+    c.pre_standby_ps = (now - standby_origin_) * refresh_.size() - c.act_standby_ps;
+    return c;
+}
+
+void Controller::reset_counters(Ps now) {
+    counters_ = {};
+    standby_origin_ = now;
+    state_.reset_standby(now - skipped_);
+}
+
+void Controller::skip_time(Ps time, const DramCounters &events) {
+    skipped_ += time;
+    counters_.acts += events.acts;
+    counters_.pres += events.pres;
+    counters_.reads += events.reads;
+    counters_.writes += events.writes;
+    counters_.refs += events.refs;
+    counters_.act_standby_ps += events.act_standby_ps;
+    counters_.row_hits += events.row_hits;
+    counters_.row_misses += events.row_misses;
+    counters_.row_conflicts += events.row_conflicts;
+    counters_.turnarounds += events.turnarounds;
+}
+
+void Controller::choose_direction() {
+    const RequestQueue &reads = queues_[0];
+    const RequestQueue &writes = queues_[1];
+    if (writing_) {
+        writing_ = !(writes.empty() || (writes.size() <= write_low_ && !reads.empty()));
+    } else {
+        writing_ = writes.size() >= write_high_ || (reads.empty() && !writes.empty());
+    }
+}
+
+/** Issue the next command if it goes before `limit` (channel time). @return whether there was one */
+bool Controller::step(Ps limit, Trace *trace) {
+    for (;;) {
+        Candidate best = best_request();
+        if (refreshes_pending_) {
+            consider_refresh(best);
+        }
+        if (next_due_ <= best.time) {
+            // From its due time on the rank takes no requests, so the choice is open again.
+            if (next_due_ >= limit) {
+                return false;
+            }
+            make_refresh_due();
+            continue;
+        }
+        if (best.time >= limit) {
+            return false;
+        }
+        now_ = best.time;
+        issue(best, trace);
+        return true;
+    }
+}
+
+Controller::Candidate Controller::best_request() const {
+    Candidate best;
+    const RequestQueue &queue = queues_[writing_];
+    for (const std::uint16_t bank : queue.active()) {
+        if (refreshes_pending_ && refresh_[state_.rank_of(bank)].pending) {
+            continue;
+        }
+        Candidate c;
+        c.bank = bank;
+        if (queue.hit(bank) != RequestQueue::kNone) {
+            c.op = writing_ ? Op::kWr : Op::kRd;
+            c.time = writing_ ? state_.earliest_wr(bank) : state_.earliest_rd(bank);
+            c.order = kColumn + queue[queue.hit(bank)].age;
+        } else if (state_.open_row(bank) == ChannelState::kClosed) {
+            c.op = Op::kAct;
+            c.time = state_.earliest_act(bank);
+            c.order = kRow + queue[queue.oldest(bank)].age;
+        } else {
+            c.op = Op::kPre;
+            c.time = state_.earliest_pre(bank);
+            c.order = kRow + queue[queue.oldest(bank)].age;
+        }
+        c.time = std::max(c.time, now_);
+        if (c.time < best.time || (c.time == best.time && c.order < best.order)) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+void Controller::consider_refresh(Candidate &best) const {
+    for (std::uint32_t r = 0; r < refresh_.size(); ++r) {
+        if (!refresh_[r].pending) {
+            continue;
+        }
+        const auto consider = [&](Op op, std::uint32_t target, Ps earliest) {
+            const Ps time = std::max(earliest, now_);
+            if (time < best.time || (time == best.time && kRefreshFirst < best.order)) {
+                best = {time, kRefreshFirst, op, target};
+            }
+        };
+        if (state_.open_banks(r) == 0) {
+            consider(Op::kRef, r, state_.earliest_ref(r));
+            continue;
+        }
+        for (std::uint32_t bank = r * banks_per_rank_; bank < (r + 1) * banks_per_rank_; ++bank) {
+            if (state_.open_row(bank) != ChannelState::kClosed) {
+                consider(Op::kPre, bank, state_.earliest_pre(bank));
+            }
+        }
+    }
+}
+
+void Controller::make_refresh_due() {
+    now_ = std::max(now_, next_due_);
+    Ps next = kForever;
+    for (Refresh &r : refresh_) {
+        if (!r.pending && r.due == next_due_) {
+            r.pending = true;
+            ++refreshes_pending_;
+        } else if (!r.pending) {
+            next = std::min(next, r.due);
+        }
+    }
+    next_due_ = next;
+}
+
+/** An idle channel with closed rows only refreshes: count all but the last REF before `limit` instead of sending them.
+ */
+void Controller::skip_idle_refreshes(Ps limit) {
+    if (!idle() || refreshes_pending_ || limit < next_due_ + 2 * refresh_interval()) {
+        return;
+    }
+    for (std::uint32_t r = 0; r < refresh_.size(); ++r) {
+        if (state_.open_banks(r)) {
+            return;
+        }
+    }
+    next_due_ = kForever;
+    for (Refresh &r : refresh_) {
+        const Ps intervals = (limit - 1 - r.due) / refresh_interval();
+        r.due += intervals * refresh_interval();
+        counters_.refs += intervals;
+        next_due_ = std::min(next_due_, r.due);
+    }
+}
+
+Ps Controller::send(const Command &command, Trace *trace) {
+    if (trace) {
+        trace->record(now_ + skipped_, command);
+    }
+    return state_.issue(command, now_);
+}
+
+void Controller::row_changed(std::uint32_t bank, std::uint32_t row) {
+    queues_[0].row_changed(bank, row);
+    queues_[1].row_changed(bank, row);
+}
+
+void Controller::issue(const Candidate &c, Trace *trace) {
+    RequestQueue &queue = queues_[writing_];
+    switch (c.op) {
+    case Op::kAct: {
+        const std::uint16_t slot = queue.oldest(c.bank);
+        const std::uint32_t row = queue[slot].at.row;
+        queue.set_outcome(slot, conflict_[c.bank] ? RowOutcome::kConflict : RowOutcome::kMiss);
+        conflict_[c.bank] = 0;
+        send({Op::kAct, state_.rank_of(c.bank), c.bank, row, 0}, trace);
+        row_changed(c.bank, row);
+        ++counters_.acts;
+        break;
+    }
+    case Op::kPre:
+        conflict_[c.bank] = c.order != kRefreshFirst;
+        send({Op::kPre, state_.rank_of(c.bank), c.bank, state_.open_row(c.bank), 0}, trace);
+        row_changed(c.bank, ChannelState::kClosed);
+        ++counters_.pres;
+        break;
+    case Op::kRef: {
+        send({Op::kRef, c.bank, c.bank * banks_per_rank_, 0, 0}, trace);
+        Refresh &r = refresh_[c.bank];
+        r.pending = false;
+        r.due += refresh_interval();
+        --refreshes_pending_;
+        next_due_ = std::min(next_due_, r.due);
+        ++counters_.refs;
+        break;
+    }
+    case Op::kRd:
+    case Op::kWr:
+        issue_column(c, trace);
+        break;
+    }
+}
+
+void Controller::issue_column(const Candidate &c, Trace *trace) {
+    RequestQueue &queue = queues_[writing_];
+    const Request request = queue[queue.hit(c.bank)];
+    const Ps beat = send({c.op, state_.rank_of(c.bank), c.bank, request.at.row, request.at.column}, trace);
+    queue.pop_hit(c.bank);
+    last_beat_ = std::max(last_beat_, beat);
+    if (request.transfer == transfer_) {
+        --pending_;
+        transfer_beat_ = std::max(transfer_beat_, beat);
+    }
+    ++(writing_ ? counters_.writes : counters_.reads);
+    ++(request.outcome == RowOutcome::kHit    ? counters_.row_hits
+       : request.outcome == RowOutcome::kMiss ? counters_.row_misses
+                                              : counters_.row_conflicts);
+    counters_.turnarounds += any_column_ && last_column_write_ != writing_;
+    any_column_ = true;
+    last_column_write_ = writing_;
+    choose_direction();
+}
+
+} // namespace gempim::dram
