@@ -36,8 +36,8 @@ _ENERGY_KEYS = ("unit", "scope", "source", "kind")
 class EnergyRow:
     """One row: the joules that one count of a statistic stands for.
 
-    `joules_per_count` is None when the energy is unknown. `times` are further statistics that multiply the count (gauges
-    such as a number of cores). The row applies to runs that have `requires` (or, without it, that have `stat`).
+    `joules_per_count` is None when the energy is unknown. `times` are further statistics that multiply the count
+    (gauges such as a number of cores). The row applies to runs that have `requires` (or, without it, that have `stat`).
     """
 
     component: str
@@ -63,7 +63,7 @@ class EnergyRow:
 
 @dataclass(frozen=True)
 class Covered:
-    """Statistics that need no row of their own, with the reason (their energy is inside another row, or they are none)."""
+    """Statistics that need no row of their own, with the reason (inside another row, or no event at all)."""
 
     pattern: str
     reason: str
@@ -73,7 +73,8 @@ class Covered:
 class EnergyTable:
     """A table and everything that a reader needs to judge it.
 
-    `must_equal` maps an input to the system parameter (dotted, inside the manifest's system) whose value it repeats.
+    `formulas` has the inputs that follow from others; `must_equal` maps an input to the system parameter (dotted,
+    inside the manifest's system) whose value it repeats.
     """
 
     name: str
@@ -86,6 +87,7 @@ class EnergyTable:
     outside: tuple[str, ...]
     memory: str | None
     inputs: dict[str, Quantity] = field(default_factory=dict)
+    formulas: dict[str, str] = field(default_factory=dict)
     must_equal: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, float] = field(default_factory=dict)
 
@@ -165,8 +167,8 @@ def load_energy_table(table: str | Path, overrides: Mapping[str, float] | None =
 def measure_energy(sections: Iterable[Section], table: EnergyTable, *, strict: bool = False) -> Energy:
     """Apply the table to the counts of `sections`, added up.
 
-    With `strict`, anything unknown is a DataError. Raises StatsError for a row's statistic that a section lacks although
-    it has others of the same device (a renamed or forgotten counter must not read as zero energy).
+    With `strict`, anything unknown is a DataError. Raises StatsError for a row's statistic that a section lacks
+    although it has others of the same device (a renamed or forgotten counter must not read as zero energy).
     """
     amounts: dict[int, list[float]] = {}
     unknown: dict[str, None] = {}
@@ -265,6 +267,7 @@ class _Loader:
     def __init__(self, overrides: dict[str, float]) -> None:
         self.overrides = overrides
         self.inputs: dict[str, Quantity] = {}
+        self.formulas: dict[str, str] = {}
         self.must_equal: dict[str, str] = {}
         self.rows: list[EnergyRow] = []
         self.covered: list[Covered] = []
@@ -289,6 +292,7 @@ class _Loader:
             outside=tuple(self.outside),
             memory=self.memory,
             inputs=self.inputs,
+            formulas=self.formulas,
             must_equal=self.must_equal,
             overrides=self.overrides,
         )
@@ -336,7 +340,8 @@ class _Loader:
             raw = {k: v for k, v in raw.items() if k != "must_equal"}
         if isinstance(raw, dict) and "formula" in raw:
             check_keys(raw, file=file, key=key, required=("formula", *_ENERGY_KEYS))
-            value = evaluate_formula(_text(raw, "formula", file), self.numbers, f"{file}: {key}")
+            self.formulas[name] = _text(raw, "formula", file)
+            value = evaluate_formula(self.formulas[name], self.numbers, f"{file}: {key}")
             raw = {**{k: v for k, v in raw.items() if k != "formula"}, "value": value}
         quantity = parse_quantity(raw, file=file, key=key)
         if isinstance(quantity.value, str | bool):
@@ -345,6 +350,7 @@ class _Loader:
             number = float(self.overrides[name])
             if not math.isfinite(number):
                 raise DataError(f"{file}: {key}: override {number} is not a finite number")
+            self.formulas.pop(name, None)
             quantity = Quantity(
                 number, quantity.unit, quantity.scope, f"set by the user, was {quantity.value}", "choice"
             )

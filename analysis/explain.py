@@ -1,27 +1,17 @@
-"""Where a number comes from: the formula, the formula with its numbers, the counts, the table rows and their sources."""
+"""Where a number comes from: the formula, the formula with its numbers, the counts, the rows and their sources."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from gempim.analysis.cost import SECONDS_PER_HOUR, PriceTable
+from gempim.analysis.cost import SECONDS_PER_HOUR
 from gempim.analysis.energy import EnergyItem, EnergyTable
 from gempim.analysis.formula import names_in, with_numbers
-from gempim.analysis.result import PS_PER_S, Phase, Result, evaluate
-from gempim.analysis.run import Run
+from gempim.analysis.result import PS_PER_S, Phase, Result
 from gempim.analysis.table import significant
 
 
-def explain(
-    run: Run,
-    energy_table: EnergyTable,
-    prices: PriceTable,
-    price_override: Mapping[str, float] | None = None,
-    utilisation: float = 1.0,
-) -> str:
-    """Markdown that derives tokens/s, J/token, $/1M tokens and tokens/$ of a run; arguments and errors as `evaluate`."""
-    result = evaluate(run, energy_table, prices, price_override, utilisation)
-    lines = [f"# {run.name}", ""]
+def explain(result: Result) -> str:
+    """Markdown that derives tokens/s, J/token, $/1M tokens and tokens/$ of a result of `evaluate`."""
+    lines = [f"# {result.run.name}", ""]
     for phase in result.phases:
         lines += [f"## {phase.label}: {phase.test}", ""]
         lines += [*_rate(result, phase), *_energy(result, phase), *_cost(result, phase)]
@@ -65,16 +55,28 @@ def _energy(result: Result, phase: Phase) -> list[str]:
         "| row | count | energy per count | J | formula | with numbers | scope, node | source |",
         "| --- | ---: | ---: | ---: | --- | --- | --- | --- |",
     ]
-    used: dict[str, None] = {}
     for item in sorted(phase.energy.items, key=lambda i: -(i.joules if i.joules is not None else float("inf"))):
         lines.append(_energy_row(item, table))
-        if item.row.formula is not None:
-            used.update(dict.fromkeys(names_in(item.row.formula, item.row.name)))
-    lines += ["", "Inputs of these formulas:", ""]
+    formulas = [item.row.formula for item in phase.energy.items if item.row.formula is not None]
+    return [*lines, "", "Inputs of these formulas:", "", *_inputs(formulas, table), ""]
+
+
+def _inputs(formulas: list[str], table: EnergyTable) -> list[str]:
+    """Every input that the formulas need, those that follow from other inputs with their own formula."""
+    waiting, used = list(formulas), dict[str, None]()
+    while waiting:
+        names = names_in(waiting.pop(0), table.name)
+        waiting += [table.formulas[name] for name in names if name not in used and name in table.formulas]
+        used.update(dict.fromkeys(names))
+    lines = []
     for name in used:
         q = table.inputs[name]
-        lines.append(f"- {name} = {q.as_float():.6g} {q.unit} ({q.scope}; {q.kind}): {q.source}")
-    return [*lines, ""]
+        how = ""
+        if name in table.formulas:
+            formula = table.formulas[name]
+            how = f"{formula} = {with_numbers(formula, table.numbers, name)} = "
+        lines.append(f"- {name} = {how}{q.as_float():.6g} {q.unit} ({q.scope}; {q.kind}): {q.source}")
+    return lines
 
 
 def _energy_row(item: EnergyItem, table: EnergyTable) -> str:

@@ -1,4 +1,4 @@
-"""Figures: each function takes results (or a tidy frame) and gives a `Plot` with its title and its text for screen readers."""
+"""Figures: each function takes results and gives a `Plot` with its title and a text for screen readers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,31 @@ class Plot:
     alt: str
     caption: str
     figure: Figure
+    _files: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def svg(self) -> str:
         """The figure as an SVG element for a page: text as text, colours of text and grid taken from the page."""
         return _inline(self._render("svg").decode("utf-8"), self.name, self.alt)
 
     def save(self, folder: Path, ending: str = "svg") -> Path:
-        """Write the figure as ``svg``, ``png`` or ``pdf`` into `folder`, with a white ground; returns the file."""
+        """Write the figure as ``svg``, ``png`` or ``pdf`` into `folder`; returns the file. PNG has a white ground."""
         if ending not in ("svg", "png", "pdf"):
             raise DataError(f"figure format {ending!r} (allowed: svg, png, pdf)")
         file = folder / f"{self.name}.{ending}"
-        file.write_bytes(self._render(ending, facecolor="white"))
+        file.write_bytes(self._render(ending))
         return file
 
-    def _render(self, ending: str, **options: Any) -> bytes:
-        out = io.BytesIO()
-        # No date and no program name: the same runs give the same file.
-        metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}.get(ending)
-        with matplotlib.rc_context(style.RC):
-            self.figure.savefig(out, format=ending, bbox_inches="tight", pad_inches=0.04, metadata=metadata, **options)
-        return out.getvalue()
+    def _render(self, ending: str) -> bytes:
+        # Drawing is what a report spends its time on, and the page and the SVG file are one drawing.
+        if ending not in self._files:
+            out = io.BytesIO()
+            # No date and no program name: the same runs give the same file.
+            metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}.get(ending)
+            ground = "white" if ending == "png" else "none"
+            with matplotlib.rc_context(style.RC):
+                self.figure.savefig(out, format=ending, metadata=metadata, facecolor=ground)
+            self._files[ending] = out.getvalue()
+        return self._files[ending]
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
@@ -229,15 +234,15 @@ def cost_bars(results: Sequence[Result], label: str = "decode", lowest_utilisati
         name=f"cost-{label}",
         title=f"Cost per million tokens, {label}",
         alt=f"Bars of dollars per million tokens in {label}. {words}.",
-        caption="Bar and first number: at the utilisation of this report. Line and number in brackets: if tokens were made in "
-        f"only {lowest_utilisation:.0%} of the paid time.",
+        caption="Bar and first number: at the utilisation of this report. Line and number in brackets: if tokens were "
+        f"made in only {lowest_utilisation:.0%} of the paid time.",
         figure=figure,
     )
 
 
 @_styled
 def throughput_by(results: Sequence[Result], axis: str, label: str = "decode") -> Plot | None:
-    """Tokens per second against bit width (`axis` "quant") or batch size ("batch"); None when the runs do not vary in it.
+    """Tokens per second against bit width (`axis` "quant") or batch ("batch"); None when the runs do not vary in it.
 
     Raises DataError for another axis. Of several runs of one system at one x, every one is drawn; none is averaged.
     """
@@ -305,7 +310,7 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
     """Every operator of every run over its arithmetic intensity, under the roofs of its system.
 
     Operators without DRAM traffic stand at the right edge; operators without arithmetic are named in the caption. The
-    roofs come from the manifest (``experiment.system.peaks``); without them the points stand alone and the caption says so.
+    roofs come from the manifest (``experiment.system.peaks``); without them the caption says so.
     """
     found = _with_phase(results, label)[:MAX_BARS]
     figure = _figure(3.4)
@@ -355,8 +360,8 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
     return Plot(
         name=f"roofline-{label}",
         title=f"Roofline, {label}",
-        alt=f"Log-log scatter of the operators of {', '.join(names)} in {label}: GFLOP per second over FLOP per DRAM byte, "
-        "with the compute and memory roofs of each system.",
+        alt=f"Log-log scatter of the operators of {', '.join(names)} in {label}: GFLOP per second over FLOP per "
+        "DRAM byte, with the compute and memory roofs of each system.",
         caption=caption,
         figure=figure,
     )
@@ -392,8 +397,9 @@ def sensitivity_plot(frame: pd.DataFrame, columns: int = 2) -> Plot:
     """How a metric moves with each of up to four parameters, one panel a parameter, on one common scale.
 
     `frame` has the columns ``parameter``, ``value`` (number or text), ``metric`` (name with unit), ``metric_value`` and
-    ``is_default`` (true on the row with the default value), one row a simulation. Raises DataError for a missing column,
-    several metrics, more than four parameters, or a parameter without exactly one default row or without a second value.
+    ``is_default`` (true on the row with the default value), one row a simulation. Raises DataError for a missing
+    column, several metrics, more than four parameters, or a parameter without exactly one default row or without a
+    second value.
     """
     need = ("parameter", "value", "metric", "metric_value", "is_default")
     missing = [name for name in need if name not in frame]
@@ -442,7 +448,8 @@ def _panel(axes: Any, name: str, part: pd.DataFrame, top: float) -> str:
     axes.grid(axis="y")
     axes.set_ylim(0, top)
     axes.margins(x=0.08)
-    return f"{name}: {significant(float(ys.min()))} to {significant(float(ys.max()))}, default {significant(float(ys[default[0]]))}"
+    low, high, middle = (significant(float(y)) for y in (ys.min(), ys.max(), ys[default[0]]))
+    return f"{name}: {low} to {high}, default {middle}"
 
 
 def operator_table(results: Sequence[Result], label: str = "decode") -> pd.DataFrame:

@@ -25,7 +25,7 @@ SCHEMA = 1
 
 PS_PER_S = 1e12
 
-# Operators and statistics count the same DRAM traffic; they may differ by whole bursts and by traffic between operators.
+# Operators and statistics count the same DRAM traffic; they may differ by whole bursts.
 _TRAFFIC_TOLERANCE = 0.05
 _MEMORY_NAME = re.compile(r"\b(?:lp|g)?ddr\d-\d{3,5}\b|\bhbm\d\w*-\d{3,5}\b", re.IGNORECASE)
 
@@ -136,8 +136,8 @@ def evaluate(
     `price_override` as in `cost.apply_overrides`; `utilisation` is the share of the paid time in which tokens are made
     (1.0: all of it). With `strict`, unknown energy is an error.
 
-    Raises RunError when a PIM device of the run has no commands (then the run did not measure what it claims), DataError
-    when the energy table is for another memory than the run's, and what `cost` and `energy` raise.
+    Raises RunError when a PIM device of the run has no commands (then the run did not measure what it claims),
+    DataError when the energy table is for another memory than the run's, and what `cost` and `energy` raise.
     """
     check_pim_commands(run)
     _check_memory(run, energy_table)
@@ -270,8 +270,8 @@ def _warnings(run: Run, hourly: Hourly, energy: Energy) -> list[str]:
         warnings.append(f"The price of {price.instance} was set by the user.")
     elif not price.verified:
         warnings.append(
-            f"The price {price.usd_per_hour.as_float():g} USD/h of {price.provider} {price.instance} has no verified source "
-            f"(entered {price.date}: {price.usd_per_hour.source})."
+            f"The price {price.usd_per_hour.as_float():g} USD/h of {price.provider} {price.instance} has no verified "
+            f"source (entered {price.date}: {price.usd_per_hour.source})."
         )
     if energy.unknown:
         warnings.append(f"{run.system}: energy is a lower bound, nothing is known for: {', '.join(energy.unknown)}.")

@@ -98,7 +98,7 @@ def roof_of(run: Run) -> Roof | None:
 
 
 def above_roof(result: Result) -> list[str]:
-    """A sentence about the operators that ran faster than their roof allows: a wrong unit or scope somewhere, not a win."""
+    """A sentence about operators that ran faster than their roof allows: a wrong unit or scope somewhere, not a win."""
     roof = roof_of(result.run)
     if roof is None:
         return []

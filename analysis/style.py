@@ -1,6 +1,6 @@
 """How every figure of gempim looks, in one place: colours, sizes, fonts.
 
-Colours: Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color), without its black, which is the text's.
+Colours: Okabe and Ito's palette for colour-blind readers (jfly.uni-koeln.de/color); its black is the text's.
 Size: readable on a phone without zooming, and in one column of a two-column paper at 80 %.
 """
 
@@ -26,7 +26,7 @@ GRID = "#c9c9d1"
 FONT_STACK = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 """Fonts of figures inside a page."""
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.labelsize": 9.5,

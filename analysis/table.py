@@ -199,7 +199,8 @@ def significant(value: float, digits: int = 3) -> str:
         return "–"
     if value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
+    # By the rounded value: 9.999 becomes 10.0, which has another magnitude.
+    magnitude = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if -4 <= magnitude < 7:
         return f"{round(value, digits - 1 - magnitude):.{max(0, digits - 1 - magnitude)}f}"
     return f"{value:.{digits - 1}e}"

@@ -45,7 +45,7 @@ class Table:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, caption: str = "", foot: int = 0) -> Table:
-        """From a frame of texts; a column whose cells all start with a number is numeric. The last `foot` rows never sort."""
+        """From a frame of texts; a column of numbers is numeric. The last `foot` rows never sort."""
         columns = [str(c) for c in frame.columns]
         rows = [[Cell(str(v), _sort_key(str(v))) for v in row] for row in frame.itertuples(index=False)]
         numeric = [
@@ -275,11 +275,11 @@ def choices_table(results: Sequence[Result]) -> Table:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for result in results:
         for choice in result.run.manifest.get("choices", []):
-            row = {k: str(choice.get(k, "")) for k in ("key", "value", "unit", "source")}
+            row = {k: str(choice.get(k, "")) for k in ("key", "value", "unit", "kind", "source")}
             rows[row["key"], row["value"]] = row
         for name in ("area_overhead", "silicon_price_share"):
             q = getattr(result.price_table, name)
-            row = {"key": f"prices.{name}", "value": f"{q.value}", "unit": q.unit, "source": q.source}
+            row = {"key": f"prices.{name}", "value": f"{q.value}", "unit": q.unit, "kind": q.kind, "source": q.source}
             rows[row["key"], row["value"]] = row
     return Table.of(pd.DataFrame(list(rows.values())))
 
@@ -303,4 +303,4 @@ def energy_inputs(results: Sequence[Result]) -> Table:
 def footer(results: Sequence[Result]) -> str:
     """Which software made the runs."""
     versions = _listing(str(r.run.manifest["versions"].get("gempim", "unknown")) for r in results)
-    return f"gempim {versions}. {len(results)} runs. Simulated time, not measured time; see Methods for what is not modelled."
+    return f"gempim {versions}. {len(results)} runs. Simulated, not measured; see Methods for what is not modelled."

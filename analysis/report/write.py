@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,6 @@ from gempim.quantity import DataError
 SCHEMA = 1
 """Schema version of report.json."""
 
-FORMATS = ("html", "md", "csv", "json")
-"""What a report consists of."""
-
-
-@dataclass(frozen=True)
-class ReportFiles:
-    """The files of a report."""
-
-    html: Path
-    md: Path
-    csv: Path
-    json: Path
-    plots: tuple[Path, ...]
-
 
 def write_report(
     results: Sequence[Result],
@@ -49,8 +34,10 @@ def write_report(
     validation: Sequence[Outcome] = (),
     title: str | None = None,
     png: bool = True,
-) -> ReportFiles:
+) -> Path:
     """Write ``report.html``, ``.md``, ``.csv``, ``.json`` and ``plots/`` into `out_dir` (made when missing).
+
+    Returns the path of ``report.html``, which needs none of the other files.
 
     `baseline` is the system to which the others are compared (see `table.compare` for `match` and `extra_keys`);
     `sensitivity` is a frame as `plots.sensitivity_plot` takes it; `validation` are outcomes of `validation.check`.
@@ -86,14 +73,13 @@ def write_report(
         **groups,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    files = ReportFiles(
-        html=_write(folder / "report.html", _render("report.html.j2", context)),
-        md=_write(folder / "report.md", _render("report.md.j2", context)),
-        csv=_write(folder / "report.csv", render_table(frame, "csv")),
-        json=_write(folder / "report.json", _json(results, frame, warnings, context["title"], baseline, validation)),
-        plots=tuple(_save(plot, folder / "plots", png) for plot in every),
-    )
-    return files
+    page = _write(folder / "report.html", _render("report.html.j2", context))
+    _write(folder / "report.md", _render("report.md.j2", context))
+    _write(folder / "report.csv", render_table(frame, "csv"))
+    _write(folder / "report.json", _json(results, frame, warnings, context["title"], baseline, validation))
+    for plot in every:
+        _save(plot, folder / "plots", png)
+    return page
 
 
 def _operator_phase(results: Sequence[Result]) -> str:
@@ -150,8 +136,8 @@ def _write(file: Path, text: str) -> Path:
     return file
 
 
-def _save(plot: Plot, folder: Path, png: bool) -> Path:
+def _save(plot: Plot, folder: Path, png: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if png:
         plot.save(folder, "png")
-    return plot.save(folder, "svg")
+    plot.save(folder, "svg")

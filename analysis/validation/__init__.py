@@ -89,8 +89,8 @@ class Outcome:
 def load_claims(file: str | Path | None = None) -> list[Claim]:
     """The claims of a file, by default those that come with gempim.
 
-    Raises DataError naming file and key for a missing or empty field, an expected value of zero, a tolerance below zero,
-    an id that occurs twice.
+    Raises DataError naming file and key for a missing or empty field, an expected value of zero, a tolerance below
+    zero, an id that occurs twice.
     """
     path = Path(file) if file is not None else Path(__file__).parent / "claims.toml"
     data = load_toml(path)
@@ -140,7 +140,7 @@ def render_page(outcomes: Sequence[Outcome], provenance: Sequence[str] = ()) -> 
     lines = [
         "# Validation",
         "",
-        "Generated; do not edit. Published figures against what gempim measures. A deviation is reported, not tuned away.",
+        "Generated; do not edit. Published figures and what gempim measures; a deviation is reported, not tuned away.",
         "",
         f"{counts[PASS]} within tolerance, {counts[OUTSIDE]} outside, {counts[MISSING]} not measured.",
         "",
@@ -164,8 +164,8 @@ def render_page(outcomes: Sequence[Outcome], provenance: Sequence[str] = ()) -> 
             "",
             f"{claim.claim}.",
             "",
-            f"- Expected: {claim.expected.as_float():g} {claim.expected.unit} ({claim.expected.kind}, {claim.expected.scope}). "
-            f"Source: {claim.expected.source}",
+            f"- Expected: {claim.expected.as_float():g} {claim.expected.unit} ({claim.expected.kind}, "
+            f"{claim.expected.scope}). Source: {claim.expected.source}",
             f"- Measured: {outcome.row()['measured']}",
             f"- Tolerance: {outcome.row()['tolerance']}: {claim.tolerance.source}",
             f"- Why it may differ: {claim.reason}",

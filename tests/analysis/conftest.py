@@ -14,7 +14,38 @@ from gempim.statsfile import format_section
 
 DRAM_COUNTS = ("acts", "reads", "writes", "row_hits", "row_misses", "turnarounds")
 RANKS = 16
-PIM_COUNTS = ["commands", "tiles", "passes", "lut_builds", "lut_build_cycles", "basis_row_writes", "prt_accesses", "lookups", "prt_hits", "lookup_cycles", "accumulates", "accumulate_cycles", "int_muls", "int_mul_cycles", "convert_ops", "convert_cycles", "fp_muls", "fp_adds", "fp_cycles", "reduce_transfers", "row_reads", "row_writes", "array_active_cycles", "compute_cycles", "load_stall_ps", "weight_bytes", "fill_bytes", "activation_bytes", "result_bytes", "partial_bytes"]
+PIM_COUNTS = [
+    "commands",
+    "tiles",
+    "passes",
+    "lut_builds",
+    "lut_build_cycles",
+    "basis_row_writes",
+    "prt_accesses",
+    "lookups",
+    "prt_hits",
+    "lookup_cycles",
+    "accumulates",
+    "accumulate_cycles",
+    "int_muls",
+    "int_mul_cycles",
+    "convert_ops",
+    "convert_cycles",
+    "fp_muls",
+    "fp_adds",
+    "fp_cycles",
+    "reduce_transfers",
+    "row_reads",
+    "row_writes",
+    "array_active_cycles",
+    "compute_cycles",
+    "load_stall_ps",
+    "weight_bytes",
+    "fill_bytes",
+    "activation_bytes",
+    "result_bytes",
+    "partial_bytes",
+]
 OPERATORS = (
     ("attn_q", "matmul", 4096, 4096),
     ("attn_k", "matmul", 1024, 4096),

@@ -41,7 +41,7 @@ energy = {{ {value}, unit = "{unit}", scope = "event", source = "test", kind = "
 
 
 def test_default_table_against_hand_computation(tmp_path: Path) -> None:
-    """Do the joules of a random run equal the physics worked out here from the data sheet, not from the table's rows?"""
+    """Do the joules of a random run equal the physics worked out here from the data sheet, not from the table?"""
     run = load_run(make_run(tmp_path / "r", system="sail", pim=True, seed=11))
     s = run.sections[2]
     energy = measure_energy([s], load_energy_table("default"))
@@ -180,9 +180,9 @@ def test_units(tmp_path: Path) -> None:
         assert measure_energy([section(system__a__n=1)], table).total_j == pytest.approx(joules, rel=1e-12)
     with pytest.raises(DataError, match="a power needs a statistic in time"):
         load_energy_table(write_table(tmp_path, ROW.format(value="value = 2.0", unit="mW")))
+    timed = write_table(tmp_path, ROW.format(value="value = 2.0", unit="pJ").replace('"event"\nnode', '"ps"\nnode'))
     with pytest.raises(DataError, match="needs a power"):
-        text = ROW.format(value="value = 2.0", unit="pJ").replace('"event"\nnode', '"ps"\nnode')
-        load_energy_table(write_table(tmp_path, text))
+        load_energy_table(timed)
     with pytest.raises(DataError, match="unit 'kWh'"):
         load_energy_table(write_table(tmp_path, ROW.format(value="value = 2.0", unit="kWh")))
 

@@ -92,7 +92,7 @@ def test_price_of_a_run_is_prorated_and_pim_pays_for_its_area(n1: Path, sail: Pa
     (n1 / "stats.txt").write_text(re.sub(r"(system\.cpu\.cores\s+)64", r"\g<1>16", text))
     assert evaluate(load_run(n1), ENERGY, PRICES).hourly.usd_per_hour == pytest.approx(2.176 / 4)
     (n1 / "stats.txt").write_text(re.sub(r"(system\.cpu\.cores\s+)64", r"\g<1>128", text))
-    with pytest.raises(DataError, match="has 128 cores, but .* has 64 vCPUs"):
+    with pytest.raises(DataError, match=r"has 128 cores, but .* has 64 vCPUs"):
         evaluate(load_run(n1), ENERGY, PRICES)
 
 
@@ -155,7 +155,7 @@ def test_pim_without_commands_fails(tmp_path: Path) -> None:
     three = make_run(tmp_path / "three", system="sail", pim=True)
     text = (three / "stats.txt").read_text()
     (three / "stats.txt").write_text(re.sub(r"(system\.sram_pim\.commands\s+)\d+", r"\g<1>0", text))
-    with pytest.raises(RunError, match="system.sram_pim.commands is 0 or missing"):
+    with pytest.raises(RunError, match=r"system\.sram_pim\.commands is 0 or missing"):
         evaluate(load_run(three), ENERGY, PRICES)
 
 
