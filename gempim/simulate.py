@@ -31,9 +31,9 @@ PACKAGE = Path(__file__).parent
 
 @cache
 def code_hashes() -> dict[str, str]:
-    """Hashes of what decides a simulated number besides the experiment: the device models and the Python around them."""
+    """Hashes of what decides a simulated number besides the experiment: device models and the Python around them."""
     h = hashlib.sha256()
-    for path in sorted([*PACKAGE.glob("engines/*.py"), *PACKAGE.glob("models/*.py"), PACKAGE / "lowering.py"]):
+    for path in sorted(p for folder in ("engines", "models", "lowering", "patterns") for p in (PACKAGE / folder).glob("*.py")):
         h.update(path.name.encode())
         h.update(path.read_bytes())
     return {"device_models": file_sha256(Path(_engine.__file__)), "engine": h.hexdigest()}

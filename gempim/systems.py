@@ -168,7 +168,7 @@ def _coerce(raw: Any, spec: FieldSpec, *, where: str) -> Any:
             raise DataError(f"{where}: expected a whole number of {spec.unit}, got {raw!r}")
         value = int(value)
     if not spec.min <= value <= spec.max:
-        raise DataError(f"{where}: {value} {spec.unit} is out of range; allowed are {spec.min} to {spec.max}")
+        raise DataError(f"{where}: {value} {spec.unit} is out of range; allowed are {spec.min:g} to {spec.max:g}")
     return value
 
 

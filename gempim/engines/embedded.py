@@ -209,6 +209,8 @@ class EmbeddedEngine:
         for r in results:
             for key, value in r.counts.items():
                 roi.counts[key] = roi.counts.get(key, 0) + value
+        # The mean of a train is no whole number of events; a count in a stats file is.
+        roi.counts = {key: round(value) for key, value in roi.counts.items()}
         if self.experiment.system.kind != "gpu-roofline":
             cores = self.devices.cpu_params.cores
             roi.counts["system.cpu.idlePs"] = max(
@@ -312,6 +314,8 @@ class EmbeddedEngine:
             now = end
             for key, value in more.items():
                 sums[key] += value
+        # Standby time and refreshes go on while the operator computes and waits in barriers.
+        dram.advance(now)
         scaled: dict[str, float] = {k: v * count / n for k, v in sums.items()}
         for key, value in dram.counters().items():
             scaled[f"system.dram.{key}"] = value * count / n

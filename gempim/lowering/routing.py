@@ -58,7 +58,7 @@ class Routing:
         if tokens < 1:
             raise DataError(f"routing: {tokens} tokens, expected at least 1")
         if self.mode == "balanced":
-            return _whole(tokens * inclusion(self.exponent, n_experts, n_used), tokens * n_used, tokens)
+            return _whole(tokens * inclusion(self.exponent, n_experts, n_used), tokens * n_used)
         generator = np.random.default_rng([self.seed, layer])
         # Experts arrive at independent exponential times with their weight as rate: the first n_used to arrive are a
         # draw without replacement.
@@ -115,14 +115,12 @@ def inclusion(exponent: float, n_experts: int, n_used: int) -> npt.NDArray[np.fl
     return result * (n_used / result.sum())
 
 
-def _whole(expected: npt.NDArray[np.float64], total: int, most: int) -> list[int]:
-    """Whole numbers near `expected` that sum to `total`, none above `most` (largest remainder, ties to the first)."""
-    counts = np.minimum(np.floor(expected + 1e-9).astype(np.int64), most)
-    order = np.argsort(-(expected - counts), kind="stable")
-    while (missing := total - int(counts.sum())) > 0:
-        open_experts = [expert for expert in order if counts[expert] < most][:missing]
-        for expert in open_experts:
-            counts[expert] += 1
+def _whole(expected: npt.NDArray[np.float64], total: int) -> list[int]:
+    """Whole numbers within 1 of `expected` that sum to `total`, its sum (largest remainder, ties to the first)."""
+    # The small term keeps 15.999999999 of a rounding error from losing a whole token.
+    counts = np.floor(expected + 1e-9).astype(np.int64)
+    order = np.argsort(counts - expected, kind="stable")
+    counts[order[: total - int(counts.sum())]] += 1
     return [int(count) for count in counts]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gempim.patterns.gguf_file import open_gguf
 from gempim.patterns.quantize import ACTIVATION_TYPE_OF_WEIGHT, round_trip
 
 Floats = NDArray[np.float32]
@@ -183,19 +184,19 @@ class LlamaForward:
     def from_gguf(cls, path: Path, *, quantize_activations: bool) -> LlamaForward:
         """Read and dequantise every tensor of an arch "llama" GGUF (4 bytes of memory a parameter).
 
-        Raises ForwardError, naming the file, when the file is no GGUF or uses something not modelled.
+        Raises GgufFileError for a damaged file, ForwardError for one that uses something not modelled.
         """
         import gguf
 
+        reader = open_gguf(path)
+        rows = {tensor.name: int(tensor.shape[-1]) for tensor in reader.tensors}
+        fields = {
+            # The tokenizer's lists are long, and no business of the forward pass.
+            name: field.contents()
+            for name, field in reader.fields.items()
+            if not name.startswith("tokenizer.")
+        }
         try:
-            reader = gguf.GGUFReader(path)
-            rows = {tensor.name: int(tensor.shape[-1]) for tensor in reader.tensors}
-            fields = {
-                # The tokenizer's lists are long, and no business of the forward pass.
-                name: field.contents()
-                for name, field in reader.fields.items()
-                if not name.startswith("tokenizer.")
-            }
             config = config_from_fields(fields, vocab=rows.get("token_embd.weight", 0))
             tensors: dict[str, Floats] = {}
             types: dict[str, str] = {}
@@ -203,10 +204,9 @@ class LlamaForward:
                 types[tensor.name] = tensor.tensor_type.name.lower()
                 tensors[tensor.name] = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
             return cls(config, tensors, types, quantize_activations=quantize_activations)
-        except (ForwardError, OSError):
-            raise
-        except Exception as err:
-            raise ForwardError(f"{path}: not a readable GGUF: {type(err).__name__}: {err}") from err
+        except (ForwardError, NotImplementedError) as err:
+            # NotImplementedError: a tensor type the gguf package cannot expand.
+            raise ForwardError(f"{path}: {err}") from err
 
     def new_cache(self, capacity: int) -> KvCache:
         """An empty KV cache for one sequence of up to ``capacity`` tokens."""

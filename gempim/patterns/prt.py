@@ -95,40 +95,36 @@ def popcount(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     return ((words * bytes_) >> np.uint64(56)).astype(np.int64)
 
 
-def lru_hits(sequences: NDArray[np.uint8], entries: tuple[int, ...]) -> NDArray[np.int64]:
-    """Hits per sequence for several LRU table sizes at once: [..., n] -> [len(entries), ...].
+def lru_hits(sequences: NDArray[np.uint8], entries: int) -> NDArray[np.int64]:
+    """Hits of each sequence in an LRU table of 1..255 entries: [..., n] lookups -> [...].
 
-    A lookup hits in a table of E entries exactly when its pattern's LRU stack depth is below E (Mattson's stack
-    property), so one recency stack of the largest size serves all. All sequences advance together, one lookup a step.
+    All sequences advance together, one lookup a step.
     """
-    if not entries or min(entries) < 1 or max(entries) > 255:
-        raise ValueError(f"entries: expected sizes of 1..255, got {entries}")
-    shape = sequences.shape[:-1]
+    if not 1 <= entries <= 255:
+        raise ValueError(f"entries: expected 1..255, got {entries}")
     lanes = np.ascontiguousarray(sequences.reshape(-1, sequences.shape[-1]).T)
-    hits = np.zeros((len(entries), lanes.shape[1]), dtype=np.int64)
+    hits = np.zeros(lanes.shape[1], dtype=np.int64)
     # So many lanes at a time that their stacks stay in the CPU's cache.
     stretch = 16384
     for first in range(0, lanes.shape[1], stretch):
-        hits[:, first : first + stretch] = _lru_stretch(lanes[:, first : first + stretch], entries)
-    return hits.reshape(len(entries), *shape)
+        hits[first : first + stretch] = _lru_stretch(lanes[:, first : first + stretch], entries)
+    return hits.reshape(sequences.shape[:-1])
 
 
-def _lru_stretch(lanes: NDArray[np.uint8], entries: tuple[int, ...]) -> NDArray[np.int64]:
-    """Hits [len(entries), width] of lookups [steps, width]; byte masks (0 or 255) instead of branches."""
+def _lru_stretch(lanes: NDArray[np.uint8], entries: int) -> NDArray[np.int64]:
+    """Hits [width] of lookups [steps, width]: a recency stack a lane, byte masks (0 or 255) instead of branches."""
     steps, width = lanes.shape
-    deepest = min(max(entries), steps)
     # Empty levels hold 255. Where 255 is a pattern too, it "matches" the first empty level, which is where a new
     # entry stops shifting the others anyway; `filled` tells such a match from a hit.
-    stack = np.full((deepest, width), 255, dtype=np.uint8)
+    stack = np.full((min(entries, steps), width), 255, dtype=np.uint8)
     filled = np.zeros(width, dtype=np.uint8)
-    hits = np.zeros((len(entries), width), dtype=np.int64)
+    hits = np.zeros(width, dtype=np.int64)
     for step in range(steps):
-        wanted = np.ascontiguousarray(lanes[step])
+        wanted = lanes[step]
         carry = wanted.copy()
         searching = np.full(width, 255, dtype=np.uint8)
         depth = np.zeros(width, dtype=np.uint8)
-        for level in range(deepest):
-            here = stack[level]
+        for level, here in enumerate(stack):
             differs = np.negative((here != wanted).view(np.uint8))
             swap = here ^ carry
             swap &= searching
@@ -139,15 +135,9 @@ def _lru_stretch(lanes: NDArray[np.uint8], entries: tuple[int, ...]) -> NDArray[
             if level % 4 == 3 and not searching.any():
                 break
         hit = depth < filled
-        for index, size in enumerate(entries):
-            hits[index] += hit & (depth < size)
-        filled += ~hit & (filled < deepest)
+        hits += hit
+        filled += ~hit & (filled < len(stack))
     return hits
-
-
-def never_evicts(nbw: int, bits: int, batch: int, entries: int) -> bool:
-    """True when a group's lookups cannot overflow the table: entries >= min(2^nbw patterns, bits * batch lookups)."""
-    return entries >= min(2**nbw, bits * batch)
 
 
 class GroupLookups:
@@ -164,19 +154,18 @@ class GroupLookups:
     def hit_rates(self, batch: int, entries: tuple[int, ...]) -> NDArray[np.float64]:
         """Hits / lookups of each batch of consecutive vectors: [len(entries), m / batch]. Scope "vector" is batch 1.
 
-        A table that cannot overflow misses once per distinct pattern of a group; only smaller ones are simulated.
+        A table that holds all of a group's distinct patterns misses once for each; only groups with more of them than
+        entries are simulated.
         """
-        m, groups, _ = self.patterns.shape
-        if batch < 1 or m % batch:
-            raise ValueError(f"batch: expected a divisor of {m} vectors, got {batch}")
-        lookups = groups * batch * self.bits
-        out = np.zeros((len(entries), m // batch), dtype=np.float64)
-        evicting = tuple(size for size in entries if not never_evicts(self.nbw, self.bits, batch, size))
-        if len(evicting) < len(entries):
-            seen = np.bitwise_or.reduce(self._masks.reshape(m // batch, batch, groups, -1), axis=1)
-            out[:] = 1.0 - popcount(seen).sum(axis=(1, 2)) / lookups
-        if evicting:
-            rows = [entries.index(size) for size in evicting]
-            hits = lru_hits(batch_sequences(self.patterns, batch), evicting)
-            out[rows] = hits.sum(axis=-1) / lookups
+        sequences = batch_sequences(self.patterns, batch)
+        sets, groups, lookups = sequences.shape
+        seen = np.bitwise_or.reduce(self._masks.reshape(sets, batch, groups, -1), axis=1)
+        distinct = popcount(seen).sum(axis=-1)
+        out = np.zeros((len(entries), sets), dtype=np.float64)
+        for row, size in enumerate(entries):
+            hits = lookups - distinct
+            overflowing = distinct > size
+            if overflowing.any():
+                hits[overflowing] = lru_hits(sequences[overflowing], size)
+            out[row] = hits.sum(axis=-1) / (groups * lookups)
         return out

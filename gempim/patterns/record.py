@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from gempim import __version__
 from gempim.patterns.forward import LlamaForward
+from gempim.patterns.gguf_file import open_gguf
 from gempim.patterns.prt import GroupLookups
 from gempim.patterns.quantize import BLOCK_LENGTH, quantize
 from gempim.patterns.stats import (
@@ -164,9 +165,7 @@ def _choice(value: int, unit: str, scope: str, why: str) -> str:
 
 
 def _header(name: str, gguf_path: Path, text_path: Path, n_text_tokens: int, command: str) -> Iterator[str]:
-    import gguf
-
-    fields = gguf.GGUFReader(gguf_path).fields
+    fields = open_gguf(gguf_path).fields
     general_name = fields["general.name"].contents() if "general.name" in fields else gguf_path.stem
     yield "# Hit rates of SAIL's pattern reuse table on real activations. Written by the command below; not by hand."
     yield f"schema = {SCHEMA}"
@@ -210,7 +209,7 @@ def _header(name: str, gguf_path: Path, text_path: Path, n_text_tokens: int, com
 def record(gguf_path: Path, text_path: Path, out: Path, command: str) -> None:
     """Run the model on the text and write the statistics file ``out`` (TOML, under 100 kB).
 
-    Raises ForwardError, TokenizerError or RecordError naming what does not fit.
+    Raises GgufFileError, ForwardError, TokenizerError or RecordError naming what does not fit.
     """
     text = text_path.read_text(encoding="utf-8")
     ids = Tokenizer.from_gguf(gguf_path).encode(text)

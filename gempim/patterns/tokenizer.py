@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gempim.patterns.gguf_file import open_gguf
+
 _CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)")
 # Over the class string of `_classes`: L letter, N number, S white space other than U+0020, P anything else.
 _WORD = re.compile(r" ?L+| ?N| ?P+|[ S]+(?![LNP])|[ S]+")
@@ -66,6 +68,9 @@ class Tokenizer:
         for key, wanted in (("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm")):
             if fields.get(key) != wanted:
                 raise TokenizerError(f"{key}: expected {wanted!r}, got {fields.get(key)!r}")
+        for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+            if not isinstance(fields.get(key), list):
+                raise TokenizerError(f"{key}: expected a list of strings, got {fields.get(key)!r}")
         self._ids = {token: index for index, token in enumerate(fields["tokenizer.ggml.tokens"])}
         self._rank = {tuple(pair.split(" ")): rank for rank, pair in enumerate(fields["tokenizer.ggml.merges"])}
         self._alphabet = _byte_alphabet()
@@ -73,11 +78,12 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, path: Path) -> Tokenizer:
-        """Read the vocabulary of a GGUF; TokenizerError when it is of another kind."""
-        import gguf
-
-        reader = gguf.GGUFReader(path)
-        return cls({name: field.contents() for name, field in reader.fields.items() if name.startswith("tokenizer.")})
+        """Read the vocabulary of a GGUF; TokenizerError when it is of another kind, GgufFileError when damaged."""
+        fields = open_gguf(path).fields
+        try:
+            return cls({name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")})
+        except TokenizerError as err:
+            raise TokenizerError(f"{path}: {err}") from err
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` without begin or end marks."""

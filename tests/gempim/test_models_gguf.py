@@ -216,6 +216,7 @@ def test_absurd_metadata(tmp_path: Path, tiny: bytes) -> None:
         (tiny[: array_at + 16] + struct.pack("<Q", 2**63) + tiny[array_at + 24 :], r"truncated: .* needs \d+ bytes"),
         (replaced(tiny, b"llama.embedding_length", b"llama.context_length\0\0"), "'llama.embedding_length' is missing"),
         (replaced(tiny, b"general.name", b"general.n\xffme"), "is not UTF-8 text"),
+        (replaced(tiny, b"tokenizer.ggml.scores", b"tokenizer.ggml.tokens"), "'tokenizer.ggml.tokens' is there twice"),
     ]
     for data, expected in cases:
         path.write_bytes(data)
@@ -300,7 +301,7 @@ def test_one_tensor_per_expert_is_explained(tmp_path: Path) -> None:
 
 # Fuzzing
 
-FUZZ = settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def reads_or_raises(path: Path, data: bytes) -> ModelSpec | None:

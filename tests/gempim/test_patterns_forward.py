@@ -20,6 +20,7 @@ from gempim.patterns.forward import (
     rope,
     silu,
 )
+from gempim.patterns.gguf_file import GgufFileError
 from gempim.patterns.tokenizer import Tokenizer, TokenizerError, split_words
 
 CONFIG = LlamaConfig(
@@ -104,7 +105,7 @@ def naive_logits(config: LlamaConfig, t: dict[str, np.ndarray], tokens: list[int
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_whole_model_equals_scalar_loops(tied):
+def test_whole_model_equals_scalar_loops(tied: bool) -> None:
     tokens = [3, 17, 17, 0, 39, 8]
     tensors = random_tensors(CONFIG, tied, seed=3)
     model = LlamaForward(CONFIG, tensors, dict.fromkeys(tensors, "f32"), quantize_activations=False)
@@ -114,7 +115,7 @@ def test_whole_model_equals_scalar_loops(tied):
     assert np.sqrt(((logits - expected) ** 2).mean()) < 2e-3 * expected.std()
 
 
-def test_token_by_token_equals_all_at_once():
+def test_token_by_token_equals_all_at_once() -> None:
     model = float_model()
     tokens = [5, 1, 30, 22, 5]
     whole = model.run(tokens, model.new_cache(5), all_logits=True)
@@ -124,7 +125,7 @@ def test_token_by_token_equals_all_at_once():
     assert cache.length == 5
 
 
-def test_rope_partial_dims_and_interleaved_pairs():
+def test_rope_partial_dims_and_interleaved_pairs() -> None:
     x = np.random.default_rng(2).normal(size=(3, 2, 8)).astype(np.float32)
     positions = np.array([0, 4, 9])
     turned = rope(x, positions, 100.0, 6)
@@ -136,7 +137,7 @@ def test_rope_partial_dims_and_interleaved_pairs():
     assert np.array_equal(turned[..., 6:], x[..., 6:])
 
 
-def test_rms_norm_and_silu():
+def test_rms_norm_and_silu() -> None:
     rng = np.random.default_rng(7)
     x, weight = rng.normal(0, 3, (2, 16)).astype(np.float32), rng.normal(1, 0.2, 16).astype(np.float32)
     for row in range(2):
@@ -145,7 +146,7 @@ def test_rms_norm_and_silu():
     assert silu(points) == pytest.approx([p / (1 + math.exp(-p)) for p in points.tolist()], rel=1e-5, abs=1e-30)
 
 
-def test_attention_hides_the_future():
+def test_attention_hides_the_future() -> None:
     rng = np.random.default_rng(11)
     q = rng.normal(size=(3, 4, 8)).astype(np.float32)
     keys, values = (rng.normal(size=(5, 2, 8)).astype(np.float32) for _ in range(2))
@@ -156,7 +157,7 @@ def test_attention_hides_the_future():
     assert not np.allclose(before[2], after[2])
 
 
-def test_observer_sees_each_matmul_input_and_quantising_changes_the_result():
+def test_observer_sees_each_matmul_input_and_quantising_changes_the_result() -> None:
     tensors = random_tensors(CONFIG, tied=True, seed=9)
     types = {name: "q8_0" if tensor.ndim == 2 else "f32" for name, tensor in tensors.items()}
     model = LlamaForward(CONFIG, tensors, types, quantize_activations=True)
@@ -180,7 +181,7 @@ def test_observer_sees_each_matmul_input_and_quantising_changes_the_result():
     assert 1e-4 * exact.std() < np.sqrt(((rounded - exact) ** 2).mean()) < 0.1 * exact.std()
 
 
-def test_wrong_models_are_refused_by_name():
+def test_wrong_models_are_refused_by_name() -> None:
     tensors = random_tensors(CONFIG, tied=True)
     types = dict.fromkeys(tensors, "f32")
     less = {name: tensor for name, tensor in tensors.items() if name != "blk.1.ffn_up.weight"}
@@ -197,7 +198,7 @@ def test_wrong_models_are_refused_by_name():
         LlamaForward(CONFIG, tensors, dict.fromkeys(tensors, "iq2_xs"), quantize_activations=True)
 
 
-def test_wrong_calls_are_refused():
+def test_wrong_calls_are_refused() -> None:
     model = float_model()
     with pytest.raises(ForwardError, match="non-empty"):
         model.run([], model.new_cache(4))
@@ -219,7 +220,7 @@ FIELDS = {
 }
 
 
-def test_config_from_gguf_fields():
+def test_config_from_gguf_fields() -> None:
     assert config_from_fields(FIELDS, vocab=40) == CONFIG
     without = {key: value for key, value in FIELDS.items() if key != "llama.block_count"}
     with pytest.raises(ForwardError, match=r"llama\.block_count is missing"):
@@ -234,7 +235,7 @@ def test_config_from_gguf_fields():
             config_from_fields({**FIELDS, key: value}, vocab=40)
 
 
-def test_a_gguf_file_runs_as_its_tensors_do(tmp_path: Path):
+def test_a_gguf_file_runs_as_its_tensors_do(tmp_path: Path) -> None:
     import gguf
 
     path = tmp_path / "tiny.gguf"
@@ -266,8 +267,10 @@ def test_a_gguf_file_runs_as_its_tensors_do(tmp_path: Path):
     ids = [4, 9, 33]
     assert np.array_equal(from_file.run(ids, from_file.new_cache(3)), direct.run(ids, direct.new_cache(3)))
 
+    with pytest.raises(TokenizerError, match=r"tiny\.gguf: tokenizer\.ggml\.model: expected 'gpt2', got None"):
+        Tokenizer.from_gguf(path)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ForwardError, match=r"tiny\.gguf: not a readable GGUF"):
+    with pytest.raises(GgufFileError, match=r"tiny\.gguf: not a readable GGUF"):
         LlamaForward.from_gguf(path, quantize_activations=False)
 
 
@@ -281,12 +284,12 @@ def test_a_gguf_file_runs_as_its_tensors_do(tmp_path: Path):
         ("x½ ü²é", ["x", "½", " ü", "²", "é"]),
     ],
 )
-def test_splitting_rule(text, words):
+def test_splitting_rule(text: str, words: list[str]) -> None:
     assert split_words(text) == words
     assert "".join(split_words(text)) == text
 
 
-def test_merges_apply_by_rank_then_from_the_left():
+def test_merges_apply_by_rank_then_from_the_left() -> None:
     fields = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",

@@ -53,7 +53,7 @@ def oracle(gguf_path: Path) -> Any:
     return llama_cpp.Llama(str(gguf_path), n_ctx=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
 
 
-def test_tokens_equal_llama_cpp(oracle, tokenizer):
+def test_tokens_equal_llama_cpp(oracle: Any, tokenizer: Tokenizer) -> None:
     passage = bundled_text().read_text(encoding="utf-8")
     for text in (
         passage,
@@ -65,7 +65,9 @@ def test_tokens_equal_llama_cpp(oracle, tokenizer):
 
 
 @pytest.mark.parametrize("prompt", ["The capital of France is", "passage"])
-def test_logits_and_greedy_tokens_equal_llama_cpp(oracle, tokenizer, model, prompt):
+def test_logits_and_greedy_tokens_equal_llama_cpp(
+    oracle: Any, tokenizer: Tokenizer, model: LlamaForward, prompt: str
+) -> None:
     text = bundled_text().read_text(encoding="utf-8")[:600] if prompt == "passage" else prompt
     ids = tokenizer.encode(text)
     oracle.reset()
@@ -91,7 +93,7 @@ def test_logits_and_greedy_tokens_equal_llama_cpp(oracle, tokenizer, model, prom
     assert compared >= 8
 
 
-def test_shipped_statistics_can_be_measured_again(model, tokenizer):
+def test_shipped_statistics_can_be_measured_again(model: LlamaForward, tokenizer: Tokenizer) -> None:
     """Prefill, NBW 4, three inputs, through the recorder's own steps; another BLAS may round a little otherwise."""
     stats = load_patterns("smollm2-135m")
     vectors = prefill_vectors(model, tokenizer.encode(bundled_text().read_text(encoding="utf-8")))

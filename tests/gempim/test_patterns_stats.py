@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def rate(stats: PatternStats, case: Case, nbw: int, bits: int, scope: str, batch
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_bounds_and_orders(stats, case):
+def test_bounds_and_orders(stats: PatternStats, case: Case) -> None:
     """What holds for any hit rate, at every recorded point."""
     for nbw, bits in itertools.product(range(1, 9), range(4, 9)):
         vector = rate(stats, case, nbw, bits, "vector", 1)
@@ -50,7 +51,7 @@ def test_bounds_and_orders(stats, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_more_entries_hit_more_and_all_patterns_are_enough(stats, case):
+def test_more_entries_hit_more_and_all_patterns_are_enough(stats: PatternStats, case: Case) -> None:
     for bits, batch in itertools.product(range(4, 9), stats.batches):
         four, eight, sixteen, half, many = (rate(stats, case, 4, bits, "group", batch, e) for e in (4, 8, 16, 32, 64))
         assert four <= eight <= sixteen == half == many
@@ -58,7 +59,7 @@ def test_more_entries_hit_more_and_all_patterns_are_enough(stats, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_longer_groups_repeat_less(stats, case):
+def test_longer_groups_repeat_less(stats: PatternStats, case: Case) -> None:
     """A longer group's pattern contains the shorter one's; NBW 1, 2, 4, 8 divide every block, so no short groups."""
     for bits in range(4, 9):
         rates = [rate(stats, case, nbw, bits, "vector", 1) for nbw in (1, 2, 4, 8)]
@@ -66,7 +67,7 @@ def test_longer_groups_repeat_less(stats, case):
         assert rates[0] > rates[-1] + 0.1
 
 
-def test_real_activations_repeat_more_than_noise(stats):
+def test_real_activations_repeat_more_than_noise(stats: PatternStats) -> None:
     """A uniform random group of NBW 4 at 8 bits would show 16(1-(15/16)^8) distinct patterns: a rate of 0.193."""
     uniform = 1 - 16 * (1 - (15 / 16) ** 8) / 8
     for phase in PHASES:
@@ -74,7 +75,7 @@ def test_real_activations_repeat_more_than_noise(stats):
             assert stats.hit_rate(role, 4, 8, "vector", 1, 32, phase=phase) > uniform + 0.05
 
 
-def test_standard_deviation(stats):
+def test_standard_deviation(stats: PatternStats) -> None:
     one = stats.hit_rate_std("ffn_down", 4, 8, "group", 1, 32)
     many = stats.hit_rate_std("ffn_down", 4, 8, "group", 32, 32)
     assert 0 < one < 0.5
@@ -83,7 +84,7 @@ def test_standard_deviation(stats):
         stats.hit_rate_std("ffn_down", 4, 8, "group", 5, 32)
 
 
-def test_batch_between_recorded_sizes_interpolates_misses(stats):
+def test_batch_between_recorded_sizes_interpolates_misses(stats: PatternStats) -> None:
     at = {batch: stats.hit_rate("attn_q", 4, 8, "group", batch, 32) for batch in (8, 10, 12, 16)}
     misses = {batch: (1 - value) * batch for batch, value in at.items()}
     assert misses[12] == pytest.approx((misses[8] + misses[16]) / 2, abs=1e-9)
@@ -91,11 +92,11 @@ def test_batch_between_recorded_sizes_interpolates_misses(stats):
     assert at[8] < at[12] < at[16]
 
 
-def test_vector_scope_takes_any_batch(stats):
+def test_vector_scope_takes_any_batch(stats: PatternStats) -> None:
     assert stats.hit_rate("attn_q", 4, 8, "vector", 1000, 32) == stats.hit_rate("attn_q", 4, 8, "vector", 1, 32)
 
 
-def test_roles_that_share_an_input_and_formats_that_share_integers(stats):
+def test_roles_that_share_an_input_and_formats_that_share_integers(stats: PatternStats) -> None:
     assert stats.hit_rate("attn_k", 4, 8, "vector", 1, 32) == stats.hit_rate("attn_v", 4, 8, "vector", 1, 32)
     assert stats.hit_rate("ffn_up", 3, 6, "group", 8, 32) == stats.hit_rate("ffn_gate", 3, 6, "group", 8, 32)
     both = [stats.hit_rate("ffn_down", 4, 8, "vector", 1, 32, activation_type=t) for t in ("q8_0", "q8_1")]
@@ -118,14 +119,21 @@ def test_roles_that_share_an_input_and_formats_that_share_integers(stats):
         ({"activation_type": "f16"}, "activation_type: 'f16' was not recorded"),
     ],
 )
-def test_what_was_not_recorded_is_an_error(stats, change, message):
-    request = {"role": "attn_q", "nbw": 4, "activation_bits": 8, "scope": "group", "batch": 8, "entries": 32}
+def test_what_was_not_recorded_is_an_error(stats: PatternStats, change: dict[str, Any], message: str) -> None:
+    request: dict[str, Any] = {
+        "role": "attn_q",
+        "nbw": 4,
+        "activation_bits": 8,
+        "scope": "group",
+        "batch": 8,
+        "entries": 32,
+    }
     assert 0 < stats.hit_rate(**request) < 1
     with pytest.raises(PatternError, match=f"smollm2-135m.toml: {message}"):
         stats.hit_rate(**{**request, **change})
 
 
-def test_provenance_says_when_applied_to_another_model(stats):
+def test_provenance_says_when_applied_to_another_model(stats: PatternStats) -> None:
     assert stats.applied_to is None
     assert stats.provenance == "pattern reuse measured on SmolLM2-135M-Instruct.Q4_1"
     other = load_patterns(NAME, applied_to="llama-2-7b")
@@ -135,7 +143,7 @@ def test_provenance_says_when_applied_to_another_model(stats):
     assert other.hit_rate("output", 4, 8, "vector", 1, 32) == stats.hit_rate("output", 4, 8, "vector", 1, 32)
 
 
-def test_file_names_what_it_was_made_from(stats):
+def test_file_names_what_it_was_made_from(stats: PatternStats) -> None:
     data = tomllib.loads(stats.path.read_text(encoding="utf-8"))
     assert data["text"]["sha256"] == hashlib.sha256(bundled_text().read_bytes()).hexdigest()
     assert data["text"]["licence"] == "public domain"
@@ -143,7 +151,7 @@ def test_file_names_what_it_was_made_from(stats):
     assert stats.path.stat().st_size < 100_000
 
 
-def test_unknown_name_lists_the_known_ones():
+def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(PatternError, match="no recording named 'llama-9'; available: smollm2-135m"):
         load_patterns("llama-9")
 
@@ -168,7 +176,7 @@ def test_unknown_name_lists_the_known_ones():
         ("command = ", "commando = ", "recording.command: expected str, got None"),
     ],
 )
-def test_broken_files_are_refused_by_key(stats, tmp_path: Path, old, new, message):
+def test_broken_files_are_refused_by_key(stats: PatternStats, tmp_path: Path, old: str, new: str, message: str) -> None:
     text = stats.path.read_text(encoding="utf-8")
     assert old in text
     broken = tmp_path / "broken.toml"
@@ -178,7 +186,7 @@ def test_broken_files_are_refused_by_key(stats, tmp_path: Path, old, new, messag
     assert "broken.toml" in str(raised.value)
 
 
-def test_command_line_names_a_bad_model_file(tmp_path: Path, capsys):
+def test_command_line_names_a_bad_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(range(200)))
     assert main(["record", "--gguf", str(bad), "--out", str(tmp_path / "out.toml")]) == 2
