@@ -10,8 +10,8 @@ Hourly price of a run::
     usd_per_hour = instance price * (vCPUs held / vCPUs of the instance) * PIM factor
     PIM factor   = 1 + area_overhead * silicon_price_share     (runs with PIM statistics only)
 
-vCPUs held are the cores of the simulated system, not the threads used: a run has its socket's whole memory bandwidth and
-last-level cache, so it must pay for the whole of it. GPU prices are per GPU and not prorated.
+vCPUs held are the cores of the simulated system, not the threads used: a run has its socket's whole memory bandwidth
+and last-level cache, so it must pay for the whole of it. GPU prices are per GPU and not prorated.
 """
 
 from __future__ import annotations
@@ -99,7 +99,11 @@ def usd_per_million_tokens(tokens_per_s: float, usd_per_hour: float, utilisation
 
 
 def _check(tokens_per_s: float, usd_per_hour: float, utilisation: float) -> None:
-    for name, value in (("tokens per second", tokens_per_s), ("usd_per_hour", usd_per_hour), ("utilisation", utilisation)):
+    for name, value in (
+        ("tokens per second", tokens_per_s),
+        ("usd_per_hour", usd_per_hour),
+        ("utilisation", utilisation),
+    ):
         if not math.isfinite(value) or value <= 0:
             raise DataError(f"{name}: expected a number above zero, got {value}")
     if utilisation > 1:
@@ -118,7 +122,11 @@ def load_prices(table: str | Path = "default") -> PriceTable:
     none, an unknown file.
     """
     text = str(table)
-    file = Path(table) if isinstance(table, Path) or "/" in text or text.endswith(".toml") else price_dir() / f"{text}.toml"
+    file = (
+        Path(table)
+        if isinstance(table, Path) or "/" in text or text.endswith(".toml")
+        else price_dir() / f"{text}.toml"
+    )
     data = load_toml(file)
     check_keys(data, file=file, required=("schema", "price", "pim_overhead"))
     if data["schema"] != SCHEMA:
@@ -174,7 +182,7 @@ def _price(key: str, raw: object, file: Path) -> Price:
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, float]:
-    """``key=value`` words from a command line to a dictionary. Raises DataError for a word that is none or a non-number."""
+    """``key=value`` words of a command line as a dictionary. Raises DataError for a word that is none."""
     found: dict[str, float] = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -211,7 +219,12 @@ def apply_overrides(table: PriceTable, overrides: Mapping[str, float] | None) ->
         name = key.removesuffix(".usd_per_hour")
         quantity = replace(prices[name].usd_per_hour, value=value, source="set by the user", kind="choice")
         prices[name] = replace(prices[name], usd_per_hour=quantity, user_set=True)
-    return replace(table, prices=prices, **overhead)
+    return replace(
+        table,
+        prices=prices,
+        area_overhead=overhead["area_overhead"],
+        silicon_price_share=overhead["silicon_price_share"],
+    )
 
 
 def hourly_price(run: Run, table: PriceTable) -> Hourly:
@@ -233,7 +246,8 @@ def hourly_price(run: Run, table: PriceTable) -> Hourly:
         held = int(run.sections[0].get("system.cpu.cores"))
         if not 0 < held <= price.vcpus:
             raise DataError(
-                f"{run.path}: the system has {held} cores, but {price.instance} has {price.vcpus} vCPUs; choose another price"
+                f"{run.path}: the system has {held} cores, but {price.instance} has {price.vcpus} vCPUs; "
+                "choose another price"
             )
         share = held / price.vcpus
         formula += f" * {held} cores / {price.vcpus} vCPUs"

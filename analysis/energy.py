@@ -36,8 +36,8 @@ _ENERGY_KEYS = ("unit", "scope", "source", "kind")
 class EnergyRow:
     """One row: the joules that one count of a statistic stands for.
 
-    `joules_per_count` is None when the energy is unknown. `times` are further statistics that multiply the count (gauges
-    such as a number of cores). The row applies to runs that have `requires` (or, without it, that have `stat`).
+    `joules_per_count` is None when the energy is unknown. `times` are further statistics that multiply the count
+    (gauges such as a number of cores). The row applies to runs that have `requires` (or, without it, that have `stat`).
     """
 
     component: str
@@ -63,7 +63,7 @@ class EnergyRow:
 
 @dataclass(frozen=True)
 class Covered:
-    """Statistics that need no row of their own, with the reason (their energy is inside another row, or they are none)."""
+    """Statistics that need no row of their own, with the reason (inside another row, or no event at all)."""
 
     pattern: str
     reason: str
@@ -73,7 +73,8 @@ class Covered:
 class EnergyTable:
     """A table and everything that a reader needs to judge it.
 
-    `must_equal` maps an input to the system parameter (dotted, inside the manifest's system) whose value it repeats.
+    `formulas` has the inputs that follow from others; `must_equal` maps an input to the system parameter (dotted,
+    inside the manifest's system) whose value it repeats.
     """
 
     name: str
@@ -86,6 +87,7 @@ class EnergyTable:
     outside: tuple[str, ...]
     memory: str | None
     inputs: dict[str, Quantity] = field(default_factory=dict)
+    formulas: dict[str, str] = field(default_factory=dict)
     must_equal: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, float] = field(default_factory=dict)
 
@@ -165,8 +167,8 @@ def load_energy_table(table: str | Path, overrides: Mapping[str, float] | None =
 def measure_energy(sections: Iterable[Section], table: EnergyTable, *, strict: bool = False) -> Energy:
     """Apply the table to the counts of `sections`, added up.
 
-    With `strict`, anything unknown is a DataError. Raises StatsError for a row's statistic that a section lacks although
-    it has others of the same device (a renamed or forgotten counter must not read as zero energy).
+    With `strict`, anything unknown is a DataError. Raises StatsError for a row's statistic that a section lacks
+    although it has others of the same device (a renamed or forgotten counter must not read as zero energy).
     """
     amounts: dict[int, list[float]] = {}
     unknown: dict[str, None] = {}
@@ -193,10 +195,18 @@ def measure_energy(sections: Iterable[Section], table: EnergyTable, *, strict: b
     return Energy(items=tuple(items), unknown=tuple(unknown))
 
 
+def inside(energy: Energy) -> str:
+    """What is in the joule figure, by part of the machine: ``cpu (base, idle), dram (activate, read)``."""
+    groups: dict[str, list[str]] = {}
+    for component in dict.fromkeys(item.row.component for item in energy.items):
+        group, _, part = component.partition(".")
+        groups.setdefault(group, []).append(part)
+    return ", ".join(f"{group} ({', '.join(p for p in parts if p)})" for group, parts in groups.items()) or "nothing"
+
+
 def boundary(table: EnergyTable, energy: Energy) -> str:
     """What is inside the joule figure and what is not, as sentences for a report."""
-    inside = ", ".join(dict.fromkeys(item.row.component for item in energy.items)) or "nothing"
-    text = f"Inside the joule figure: {inside}. Not inside: {'; '.join(table.outside) or 'nothing is listed'}."
+    text = f"Inside the joule figure: {inside(energy)}. Not inside: {'; '.join(table.outside) or 'nothing is listed'}."
     if energy.unknown:
         text += f" Counted but of unknown energy, so that totals are lower bounds: {', '.join(energy.unknown)}."
     return text
@@ -211,7 +221,9 @@ def _applies(row: EnergyRow, section: Section) -> bool:
         return False
     if row.stat in section:
         return True
-    if row.requires is None and (row.optional or not any(name.startswith(_device(row.stat)) for name in section.scalars)):
+    if row.requires is None and (
+        row.optional or not any(name.startswith(_device(row.stat)) for name in section.scalars)
+    ):
         return False
     section.get(row.stat)  # raises with the nearest names
     return True
@@ -255,6 +267,7 @@ class _Loader:
     def __init__(self, overrides: dict[str, float]) -> None:
         self.overrides = overrides
         self.inputs: dict[str, Quantity] = {}
+        self.formulas: dict[str, str] = {}
         self.must_equal: dict[str, str] = {}
         self.rows: list[EnergyRow] = []
         self.covered: list[Covered] = []
@@ -279,6 +292,7 @@ class _Loader:
             outside=tuple(self.outside),
             memory=self.memory,
             inputs=self.inputs,
+            formulas=self.formulas,
             must_equal=self.must_equal,
             overrides=self.overrides,
         )
@@ -326,7 +340,8 @@ class _Loader:
             raw = {k: v for k, v in raw.items() if k != "must_equal"}
         if isinstance(raw, dict) and "formula" in raw:
             check_keys(raw, file=file, key=key, required=("formula", *_ENERGY_KEYS))
-            value = evaluate_formula(_text(raw, "formula", file), self.numbers, f"{file}: {key}")
+            self.formulas[name] = _text(raw, "formula", file)
+            value = evaluate_formula(self.formulas[name], self.numbers, f"{file}: {key}")
             raw = {**{k: v for k, v in raw.items() if k != "formula"}, "value": value}
         quantity = parse_quantity(raw, file=file, key=key)
         if isinstance(quantity.value, str | bool):
@@ -335,7 +350,10 @@ class _Loader:
             number = float(self.overrides[name])
             if not math.isfinite(number):
                 raise DataError(f"{file}: {key}: override {number} is not a finite number")
-            quantity = Quantity(number, quantity.unit, quantity.scope, f"set by the user, was {quantity.value}", "choice")
+            self.formulas.pop(name, None)
+            quantity = Quantity(
+                number, quantity.unit, quantity.scope, f"set by the user, was {quantity.value}", "choice"
+            )
         self.inputs[name] = quantity
 
     def _row(self, raw: Any, file: Path, key: str) -> None:
@@ -395,7 +413,9 @@ def _joules(unit: str, per: str, where: str) -> float:
         return _ENERGY_UNITS[unit]
     if unit in _POWER_UNITS:
         if per not in _TIME_STATS:
-            raise DataError(f"{where}: unit {unit!r}: a power needs a statistic in time (per = ps, ns or s), not {per!r}")
+            raise DataError(
+                f"{where}: unit {unit!r}: a power needs a statistic in time (per = ps, ns or s), not {per!r}"
+            )
         return _POWER_UNITS[unit] * _TIME_STATS[per]
     raise DataError(f"{where}: unit {unit!r} (allowed: {', '.join((*_ENERGY_UNITS, *_POWER_UNITS))})")
 

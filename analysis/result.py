@@ -25,7 +25,7 @@ SCHEMA = 1
 
 PS_PER_S = 1e12
 
-# Operators and statistics count the same DRAM traffic; they may differ by whole bursts and by traffic between operators.
+# Operators and statistics count the same DRAM traffic; they may differ by whole bursts.
 _TRAFFIC_TOLERANCE = 0.05
 _MEMORY_NAME = re.compile(r"\b(?:lp|g)?ddr\d-\d{3,5}\b|\bhbm\d\w*-\d{3,5}\b", re.IGNORECASE)
 
@@ -36,7 +36,7 @@ class Phase:
 
     `tokens` is summed over the batch. `tokens_per_s` is tokens over time; `tokens_per_s_std` is the sample standard
     deviation of the rates of the single regions of interest, None when there is only one. Energy in joules per token by
-    component, times in ps by operator and by device.
+    component, times in ps by operator and by device. `pim_commands` shows that the PIM path ran.
     """
 
     label: str
@@ -51,6 +51,7 @@ class Phase:
     tokens_per_usd: float
     time_ps_by_operator: dict[str, int]
     time_ps_by_device: dict[str, int]
+    pim_commands: int
 
     @property
     def j_per_token(self) -> float:
@@ -135,8 +136,8 @@ def evaluate(
     `price_override` as in `cost.apply_overrides`; `utilisation` is the share of the paid time in which tokens are made
     (1.0: all of it). With `strict`, unknown energy is an error.
 
-    Raises RunError when a PIM device of the run has no commands (then the run did not measure what it claims), DataError
-    when the energy table is for another memory than the run's, and what `cost` and `energy` raise.
+    Raises RunError when a PIM device of the run has no commands (then the run did not measure what it claims),
+    DataError when the energy table is for another memory than the run's, and what `cost` and `energy` raise.
     """
     check_pim_commands(run)
     _check_memory(run, energy_table)
@@ -203,6 +204,7 @@ def _phase(
         tokens_per_usd=tokens_per_usd(rate, hourly.usd_per_hour, utilisation),
         time_ps_by_operator=operators,
         time_ps_by_device=devices,
+        pim_commands=sum(op.pim_commands for roi in rois for op in roi.operators),
     )
 
 
@@ -265,16 +267,14 @@ def _warnings(run: Run, hourly: Hourly, energy: Energy) -> list[str]:
     warnings = []
     price = hourly.price
     if price.user_set:
-        warnings.append(f"{run.system}: the price of {price.instance} was set by the user.")
+        warnings.append(f"The price of {price.instance} was set by the user.")
     elif not price.verified:
         warnings.append(
-            f"{run.system}: the price {price.usd_per_hour.as_float():g} USD/h of {price.instance} has no verified source "
-            f"({price.date}: {price.usd_per_hour.source})."
+            f"The price {price.usd_per_hour.as_float():g} USD/h of {price.provider} {price.instance} has no verified "
+            f"source (entered {price.date}: {price.usd_per_hour.source})."
         )
     if energy.unknown:
-        warnings.append(
-            f"{run.system}: energy is a lower bound, nothing is known for: {', '.join(energy.unknown)}."
-        )
+        warnings.append(f"{run.system}: energy is a lower bound, nothing is known for: {', '.join(energy.unknown)}.")
     for direction in ("read", "write"):
         stat = f"system.dram.{direction}_bytes"
         counted = sum(section.get(stat) for section in run.sections if stat in section)
@@ -304,4 +304,5 @@ def _phase_json(phase: Phase) -> dict[str, Any]:
         "tokens_per_usd": phase.tokens_per_usd,
         "time_ps_by_operator": phase.time_ps_by_operator,
         "time_ps_by_device": phase.time_ps_by_device,
+        "pim_commands": phase.pim_commands,
     }

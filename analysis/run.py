@@ -1,8 +1,9 @@
 """Run directories: what a simulation left behind, checked before anything is computed from it.
 
-A run directory has ``manifest.json`` (what was simulated, with which versions), ``stats.txt`` (event counts, one section
-per region of interest) and ``roi.jsonl`` (what each section was: label, tokens, operators with their times). The checks
-here hold the three against each other, so that a half-written or mixed-up directory is an error and not a result.
+A run directory has ``manifest.json`` (what was simulated, with which versions), ``stats.txt`` (event counts, one
+section per region of interest) and ``roi.jsonl`` (what each section was: label, tokens, operators with their times).
+The checks here hold the three against each other, so that a half-written or mixed-up directory is an error and not a
+result.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class RunError(DataError):
 class OperatorRow:
     """One operator of one region of interest.
 
-    Times in ps, `flops`, bytes and `pim_commands` are totals over all `count` occurrences; `m`, `n`, `k` and `instances`
-    are the shape of one occurrence. `flops` counts 2 per multiply-accumulate.
+    Times in ps, `flops`, bytes and `pim_commands` are totals over all `count` occurrences; `m`, `n`, `k` and
+    `instances` are the shape of one occurrence. `flops` counts 2 per multiply-accumulate.
     """
 
     name: str
@@ -150,9 +151,10 @@ def plain(value: Any) -> Any:
 def load_run(path: str | Path) -> Run:
     """Read and check a run directory.
 
-    Raises RunError (or StatsError for the statistics file) that names the file: a file is missing; the manifest's status
-    is not "complete"; a schema is not `SCHEMA`; a key is missing or of the wrong type; the number of sections and of
-    regions of interest differ; an operator time does not add up; a section's simulated time is not its region's.
+    Raises RunError (or StatsError for the statistics file) that names the file: a file is missing; the manifest's
+    status is not "complete"; a schema is not `SCHEMA`; a key is missing or of the wrong type; the number of sections
+    and of regions of interest differ; an operator time does not add up; a section's simulated time is not its
+    region's.
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -40,6 +40,7 @@ UNITS = {
     "usd_per_million_tokens": "USD per 10^6 tokens",
     "tokens_per_usd": "tokens/USD",
     "ttft_s": "s",
+    "pim_commands": "commands",
     "speedup": "ratio",
     "j_per_token_ratio": "ratio",
     "tokens_per_usd_ratio": "ratio",
@@ -90,7 +91,9 @@ def compare(
             raise DataError(f"match key {name!r}{suggest(name, keys)} (allowed: {', '.join(keys)})")
     systems = list(dict.fromkeys(frame["system"]))
     if baseline not in systems:
-        raise DataError(f"no run of baseline {baseline!r}{suggest(baseline, systems)} (there are: {', '.join(systems)})")
+        raise DataError(
+            f"no run of baseline {baseline!r}{suggest(baseline, systems)} (there are: {', '.join(systems)})"
+        )
     base = frame[frame["system"] == baseline]
     ratios: list[dict[str, float]] = []
     for _, row in frame.iterrows():
@@ -180,9 +183,13 @@ def markdown(frame: pd.DataFrame) -> str:
         ]
         return "| " + " | ".join(padded) + " |"
 
-    rule = "| " + " | ".join(
-        "-" * w if c in _TEXT_COLUMNS else "-" * (w - 1) + ":" for w, c in zip(widths, columns, strict=True)
-    ) + " |"
+    rule = (
+        "| "
+        + " | ".join(
+            "-" * w if c in _TEXT_COLUMNS else "-" * (w - 1) + ":" for w, c in zip(widths, columns, strict=True)
+        )
+        + " |"
+    )
     return "\n".join([line(columns), rule, *(line(row) for row in cells)]) + "\n"
 
 
@@ -192,7 +199,8 @@ def significant(value: float, digits: int = 3) -> str:
         return "–"
     if value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
+    # By the rounded value: 9.999 becomes 10.0, which has another magnitude.
+    magnitude = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if -4 <= magnitude < 7:
         return f"{round(value, digits - 1 - magnitude):.{max(0, digits - 1 - magnitude)}f}"
     return f"{value:.{digits - 1}e}"
@@ -240,6 +248,7 @@ def _row(result: Result, phase: Phase, extra_keys: Sequence[str]) -> dict[str, A
         "usd_per_million_tokens": phase.usd_per_million_tokens,
         "tokens_per_usd": phase.tokens_per_usd,
         "ttft_s": result.ttft_s,
+        "pim_commands": phase.pim_commands,
         "energy_table": result.energy_table.label,
         "price": result.hourly.price.key,
         "price_status": result.hourly.price.status,

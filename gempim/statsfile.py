@@ -1,7 +1,7 @@
 """Writing statistics in gem5's text format, so that one reader serves gem5's runs and the embedded engine's.
 
-Format source: gem5's own text output (src/base/stats/text.cc): a begin mark, one ``name  value  # description (Unit)`` a
-line, an end mark. Vector elements are ``name::element``.
+Format source: gem5's own text output (src/base/stats/text.cc): a begin mark, one ``name  value  # description (Unit)``
+a line, an end mark. Vector elements are ``name::element``.
 """
 
 from __future__ import annotations

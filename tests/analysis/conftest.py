@@ -9,15 +9,43 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from gempim.statsfile import format_section
 
-DRAM_COUNTS = ("acts", "reads", "writes", "refs", "act_standby_ps", "pre_standby_ps", "row_hits", "row_misses", "turnarounds")
-PIM_COUNTS = (
-    "commands tiles passes lut_builds lut_build_cycles basis_row_writes prt_accesses lookups prt_hits lookup_cycles "
-    "accumulates accumulate_cycles int_muls int_mul_cycles convert_ops convert_cycles fp_muls fp_adds fp_cycles "
-    "reduce_transfers row_reads row_writes array_active_cycles compute_cycles load_stall_ps weight_bytes fill_bytes "
-    "activation_bytes result_bytes partial_bytes"
-).split()
+DRAM_COUNTS = ("acts", "reads", "writes", "row_hits", "row_misses", "turnarounds")
+RANKS = 16
+PIM_COUNTS = [
+    "commands",
+    "tiles",
+    "passes",
+    "lut_builds",
+    "lut_build_cycles",
+    "basis_row_writes",
+    "prt_accesses",
+    "lookups",
+    "prt_hits",
+    "lookup_cycles",
+    "accumulates",
+    "accumulate_cycles",
+    "int_muls",
+    "int_mul_cycles",
+    "convert_ops",
+    "convert_cycles",
+    "fp_muls",
+    "fp_adds",
+    "fp_cycles",
+    "reduce_transfers",
+    "row_reads",
+    "row_writes",
+    "array_active_cycles",
+    "compute_cycles",
+    "load_stall_ps",
+    "weight_bytes",
+    "fill_bytes",
+    "activation_bytes",
+    "result_bytes",
+    "partial_bytes",
+]
 OPERATORS = (
     ("attn_q", "matmul", 4096, 4096),
     ("attn_k", "matmul", 1024, 4096),
@@ -70,13 +98,19 @@ def make_run(
         sections.append(_stats(rng, roi, pim, gpu))
     (folder / "stats.txt").write_text("".join(format_section(s) for s in sections))
     (folder / "roi.jsonl").write_text("".join(json.dumps(roi) + "\n" for roi in rois))
-    manifest = _manifest(system, quant, batch, prompt, steps, threads, price_key, extra_system or {})
+    manifest = _manifest(system, quant, batch, prompt, steps, threads, price_key, extra_system or {}, speed, pim)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return folder
 
 
 def _operator(
-    rng: np.random.Generator, spec: tuple[str, str, int, int], tokens: int, pim: bool, gpu: bool, quant: str, speed: float
+    rng: np.random.Generator,
+    spec: tuple[str, str, int, int],
+    tokens: int,
+    pim: bool,
+    gpu: bool,
+    quant: str,
+    speed: float,
 ) -> dict[str, Any]:
     name, kind, n, k = spec
     count = 1 if name == "lm_head" else 32
@@ -109,7 +143,9 @@ def _operator(
     }
 
 
-def _stats(rng: np.random.Generator, roi: dict[str, Any], pim: bool, gpu: bool) -> list[tuple[str, int | float, str, str]]:
+def _stats(
+    rng: np.random.Generator, roi: dict[str, Any], pim: bool, gpu: bool
+) -> list[tuple[str, int | float, str, str]]:
     def count(name: str, low: int = 10**5, high: int = 10**8) -> tuple[str, int | float, str, str]:
         return (name, int(rng.integers(low, high)), name.rpartition(".")[2], "Count")
 
@@ -126,7 +162,13 @@ def _stats(rng: np.random.Generator, roi: dict[str, Any], pim: bool, gpu: bool) 
     stats += [count("system.cpu.busyCycles"), ("system.cpu.idlePs", ps * 48, "idle core time", "Tick")]
     stats += [count(f"system.cpu.instructions::{c}") for c in ("vector", "scalar", "load", "store", "branch")]
     stats += [count(f"system.{c}.bytes") for c in ("l1d", "l2", "llc")]
-    stats += [count(f"system.dram.{c}") for c in DRAM_COUNTS]
+    bursts = sum(op["dram_read_bytes"] + op["dram_write_bytes"] for op in roi["operators"]) // 64
+    stats += [count(f"system.dram.{c}", bursts // 4 + 1, bursts // 2 + 9) for c in DRAM_COUNTS]
+    refreshes = int(ps * RANKS / 7.8e6 * float(rng.uniform(0.9, 1.1))) + 1
+    stats.append(("system.dram.refs", refreshes, "refreshes of a rank", "Count"))
+    standby = int(ps * RANKS * float(rng.uniform(0.3, 0.9)))
+    stats.append(("system.dram.act_standby_ps", standby, "rank time with an open bank", "Tick"))
+    stats.append(("system.dram.pre_standby_ps", ps * RANKS - standby, "rank time with all banks closed", "Tick"))
     for way in ("read", "write"):
         total = sum(op[f"dram_{way}_bytes"] for op in roi["operators"])
         stats.append((f"system.dram.{way}_bytes", total, f"bytes of {way}s", "Byte"))
@@ -144,6 +186,8 @@ def _manifest(
     threads: int,
     price_key: str,
     extra_system: dict[str, Any],
+    speed: float,
+    pim: bool,
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -153,8 +197,8 @@ def _manifest(
             "system": {
                 "name": system,
                 "peaks": {
-                    "flops_per_s": {"cpu": 2.6e12, "sram_pim": 9e12},
-                    "dram_bytes_per_s": 204.8e9,
+                    "flops_per_s": {device: 2.6e12 * speed for device in (("cpu", "sram_pim") if pim else ("cpu",))},
+                    "dram_bytes_per_s": 204.8e9 * speed,
                 },
                 **extra_system,
             },
@@ -185,7 +229,9 @@ def _manifest(
         "host": {"cpu": "test", "cores": 2},
         "created": "2026-11-23T20:00:00Z",
         "command": ["gempim", "run", "--system", system],
-        "choices": [{"key": "system.sram_pim.nbw", "value": 4, "unit": "weights", "source": "the paper's value is not public"}],
+        "choices": [
+            {"key": "system.sram_pim.nbw", "value": 4, "unit": "weights", "source": "the paper's value is not public"}
+        ],
         "not_modelled": ["operating system noise"],
         "calibration": {"name": "neoverse-n1", "origin": "llvm-mca", "date": "2026-11-23"},
     }

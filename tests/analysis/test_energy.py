@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gempim.analysis.energy import energy_table_dir, load_energy_table, measure_energy
 from gempim.analysis.formula import evaluate_formula
 from gempim.analysis.run import load_run
 from gempim.analysis.stats import Section
 from gempim.quantity import DataError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from .conftest import make_run
 
@@ -40,7 +41,7 @@ energy = {{ {value}, unit = "{unit}", scope = "event", source = "test", kind = "
 
 
 def test_default_table_against_hand_computation(tmp_path: Path) -> None:
-    """Do the joules of a random run equal the physics worked out here from the data sheet, not from the table's rows?"""
+    """Do the joules of a random run equal the physics worked out here from the data sheet, not from the table?"""
     run = load_run(make_run(tmp_path / "r", system="sail", pim=True, seed=11))
     s = run.sections[2]
     energy = measure_energy([s], load_energy_table("default"))
@@ -59,10 +60,9 @@ def test_default_table_against_hand_computation(tmp_path: Path) -> None:
     assert got["dram.write"] == pytest.approx(g("system.dram.writes") * wr)
     assert got["dram.refresh"] == pytest.approx(g("system.dram.refs") * ref)
     assert got["dram.interface"] == pytest.approx((g("system.dram.reads") + g("system.dram.writes")) * io)
-    background = (
-        g("system.dram.act_standby_ps") * 1e-12 * devices * (vdd * 52e-3 + vpp * 3e-3)
-        + g("system.dram.pre_standby_ps") * 1e-12 * devices * (vdd * 37e-3 + vpp * 3e-3)
-    )
+    background = g("system.dram.act_standby_ps") * 1e-12 * devices * (vdd * 52e-3 + vpp * 3e-3) + g(
+        "system.dram.pre_standby_ps"
+    ) * 1e-12 * devices * (vdd * 37e-3 + vpp * 3e-3)
     assert got["dram.background"] == pytest.approx(background)
 
     core_cycle = 1.0 / 2.6e9
@@ -136,7 +136,9 @@ def test_every_shipped_row_has_its_provenance(name: str) -> None:
 
 
 def test_unknown_energy_is_a_lower_bound_never_zero(tmp_path: Path) -> None:
-    rows = ROW.format(value='value = "unknown"', unit="pJ") + ROW.format(value="value = 3.0", unit="pJ").replace("a.b", "a.c")
+    rows = ROW.format(value='value = "unknown"', unit="pJ") + ROW.format(value="value = 3.0", unit="pJ").replace(
+        "a.b", "a.c"
+    )
     table = load_energy_table(write_table(tmp_path, rows))
     energy = measure_energy([section(system__a__n=4)], table)
     assert energy.unknown == ("a.b",)
@@ -178,9 +180,9 @@ def test_units(tmp_path: Path) -> None:
         assert measure_energy([section(system__a__n=1)], table).total_j == pytest.approx(joules, rel=1e-12)
     with pytest.raises(DataError, match="a power needs a statistic in time"):
         load_energy_table(write_table(tmp_path, ROW.format(value="value = 2.0", unit="mW")))
+    timed = write_table(tmp_path, ROW.format(value="value = 2.0", unit="pJ").replace('"event"\nnode', '"ps"\nnode'))
     with pytest.raises(DataError, match="needs a power"):
-        text = ROW.format(value="value = 2.0", unit="pJ").replace('"event"\nnode', '"ps"\nnode')
-        load_energy_table(write_table(tmp_path, text))
+        load_energy_table(timed)
     with pytest.raises(DataError, match="unit 'kWh'"):
         load_energy_table(write_table(tmp_path, ROW.format(value="value = 2.0", unit="kWh")))
 
@@ -229,7 +231,9 @@ def test_unknown_table_name() -> None:
         load_energy_table("defualt")
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "a.b", "a[0]", "lambda: 1", "1 if a else 2", "a; b", "'x'", "abs(a)", "a**a**9e9"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "a.b", "a[0]", "lambda: 1", "1 if a else 2", "a; b", "'x'", "abs(a)", "a**a**9e9"]
+)
 def test_formulas_cannot_run_code(text: str) -> None:
     with pytest.raises(DataError):
         evaluate_formula(text, {"a": 7.0}, "here")

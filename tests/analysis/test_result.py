@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gempim.analysis.cost import load_prices, parse_overrides, tokens_per_usd, usd_per_million_tokens
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.result import evaluate
 from gempim.analysis.run import RunError, load_run
 from gempim.quantity import DataError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .conftest import make_run
 from .test_run import edit_manifest, edit_roi
@@ -91,7 +92,7 @@ def test_price_of_a_run_is_prorated_and_pim_pays_for_its_area(n1: Path, sail: Pa
     (n1 / "stats.txt").write_text(re.sub(r"(system\.cpu\.cores\s+)64", r"\g<1>16", text))
     assert evaluate(load_run(n1), ENERGY, PRICES).hourly.usd_per_hour == pytest.approx(2.176 / 4)
     (n1 / "stats.txt").write_text(re.sub(r"(system\.cpu\.cores\s+)64", r"\g<1>128", text))
-    with pytest.raises(DataError, match="has 128 cores, but .* has 64 vCPUs"):
+    with pytest.raises(DataError, match=r"has 128 cores, but .* has 64 vCPUs"):
         evaluate(load_run(n1), ENERGY, PRICES)
 
 
@@ -154,7 +155,7 @@ def test_pim_without_commands_fails(tmp_path: Path) -> None:
     three = make_run(tmp_path / "three", system="sail", pim=True)
     text = (three / "stats.txt").read_text()
     (three / "stats.txt").write_text(re.sub(r"(system\.sram_pim\.commands\s+)\d+", r"\g<1>0", text))
-    with pytest.raises(RunError, match="system.sram_pim.commands is 0 or missing"):
+    with pytest.raises(RunError, match=r"system\.sram_pim\.commands is 0 or missing"):
         evaluate(load_run(three), ENERGY, PRICES)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gempim.analysis.run import RunError, load_run
 from gempim.quantity import DataError
 
@@ -139,7 +140,9 @@ def test_analysis_never_imports_the_simulator() -> None:
                 else []
             )
             for name in names:
-                assert not name.startswith(("gempim.engines", "gempim._engine", "gempim.models", "gempim.lowering")), file
+                assert not name.startswith(("gempim.engines", "gempim._engine", "gempim.models", "gempim.lowering")), (
+                    file
+                )
 
 
 def test_two_runs_do_not_share_content(tmp_path: Path) -> None:
