@@ -98,21 +98,47 @@ def _styled(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def labels(results: Sequence[Result]) -> list[str]:
-    """A label a result, with the system and only those keys in which the results differ."""
-    keys: dict[str, Callable[[Result], Any]] = {
-        "model": lambda r: r.run.experiment["model"]["name"],
-        "quant": lambda r: r.run.experiment["model"]["quant"],
-        "batch": lambda r: r.run.experiment["workload"]["batch"],
-        "threads": lambda r: r.run.experiment["workload"]["threads"],
-        "engine": lambda r: r.run.experiment["engine"],
-    }
-    varying = [name for name, get in keys.items() if len({get(r) for r in results}) > 1]
-    words = {"batch": "batch {}", "threads": "{} threads"}
-    out = [
-        ", ".join([r.run.system, *(words.get(name, "{}").format(keys[name](r)) for name in varying)]) for r in results
-    ]
-    return out if len(set(out)) == len(out) else [f"{text} #{i + 1}" for i, text in enumerate(out)]
+_KEYS: dict[str, Callable[[Result], Any]] = {
+    "model": lambda r: r.run.experiment["model"]["name"],
+    "quant": lambda r: r.run.experiment["model"]["quant"],
+    "batch": lambda r: r.run.experiment["workload"]["batch"],
+    "threads": lambda r: r.run.experiment["workload"]["threads"],
+    "engine": lambda r: r.run.experiment["engine"],
+}
+_WORDS = {"batch": "b{}", "threads": "{}t"}
+_LONGEST_WORD = 18
+
+
+def labels(results: Sequence[Result], without: str = "") -> list[str]:
+    """A label a result: the system and those keys in which the results differ, as ``sail, q4_0, b8, 16t``.
+
+    `without` is a key to leave out because it is an axis. Results that the keys do not tell apart get a number.
+    """
+    varying = [name for name, get in _KEYS.items() if name != without and len({get(r) for r in results}) > 1]
+    out = [", ".join([r.run.system, *(_word(name, _KEYS[name](r)) for name in varying)]) for r in results]
+    return out if without or len(set(out)) == len(out) else [f"{text} #{i + 1}" for i, text in enumerate(out)]
+
+
+def _word(name: str, value: Any) -> str:
+    text = _WORDS.get(name, "{}").format(value)
+    return text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 1] + "…"
+
+
+def _two_lines(label: str) -> str:
+    """A label beside a bar: the system, and what is particular of the run under it."""
+    return label.replace(", ", "\n", 1)
+
+
+def _legend(figure: Figure, names: Sequence[str], most_columns: int = 2) -> None:
+    columns = 1 if max(map(len, names)) > _LONGEST_WORD + 6 else most_columns
+    figure.set_figheight(figure.get_figheight() + 0.18 * math.ceil(len(names) / columns))
+    figure.legend(loc="outside lower center", ncols=columns)
+
+
+def _left_out(results: Sequence[Result], label: str) -> str:
+    """A sentence for the caption when a figure cannot show every run."""
+    count = sum(phase.label == label for result in results for phase in result.phases)
+    return f" The first {MAX_BARS} of {count} runs; all are in the table." if count > MAX_BARS else ""
 
 
 def _with_phase(results: Sequence[Result], label: str) -> list[tuple[Result, Phase]]:
@@ -123,7 +149,9 @@ def _with_phase(results: Sequence[Result], label: str) -> list[tuple[Result, Pha
 
 
 def _stacked(parts: Sequence[dict[str, float]], order: Sequence[str], names: Sequence[str], xlabel: str) -> Figure:
-    bar, legend_rows = 0.34, math.ceil(len(order) / 3)
+    names = [_two_lines(name) for name in names]
+    bar = 0.42 if any("\n" in name for name in names) else 0.34
+    legend_rows = math.ceil(len(order) / 3)
     figure = _figure(0.75 + bar * len(parts) + 0.2 * legend_rows)
     axes = figure.subplots()
     positions = np.arange(len(parts))
@@ -181,7 +209,8 @@ def time_breakdown(results: Sequence[Result], label: str = "decode") -> Plot:
         name=f"time-{label}",
         title=f"Time per token by operator, {label}",
         alt=f"Stacked bars of milliseconds per token by operator in {label}. {words}.",
-        caption="Operators of one pass run one after another, so the parts add up to the time of a token.",
+        caption="Operators of one pass run one after another, so the parts add up to the time of a token."
+        + _left_out(results, label),
         figure=_stacked(parts, shown, names, "milliseconds per token"),
     )
 
@@ -201,7 +230,7 @@ def energy_breakdown(results: Sequence[Result], label: str = "decode") -> Plot:
         name=f"energy-{label}",
         title=f"Energy per token by part, {label}",
         alt=f"Stacked bars of joules per token by part of the machine in {label}. {words}.",
-        caption="What is inside this figure and what is not stands under the energy table.",
+        caption="What is inside this figure and what is not stands under the energy table." + _left_out(results, label),
         figure=_stacked(parts, order, shown, "joules per token"),
     )
 
@@ -213,7 +242,7 @@ def cost_bars(results: Sequence[Result], label: str = "decode", lowest_utilisati
     names = labels([r for r, _ in found])
     costs = np.array([phase.usd_per_million_tokens for _, phase in found])
     high = np.array([r.utilisation / min(lowest_utilisation, r.utilisation) for r, _ in found]) * costs
-    figure = _figure(0.85 + 0.34 * len(found))
+    figure = _figure(0.85 + 0.4 * len(found))
     axes = figure.subplots()
     positions = np.arange(len(found))
     axes.barh(positions, costs, height=0.6, color=style.PALETTE[0])
@@ -222,7 +251,7 @@ def cost_bars(results: Sequence[Result], label: str = "decode", lowest_utilisati
     for position, cost, end in zip(positions, costs, high, strict=True):
         text = f"{significant(float(cost))} ({significant(float(end))})"
         axes.annotate(text, (end, position), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_yticks(positions, names)
+    axes.set_yticks(positions, [_two_lines(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("USD per million tokens")
     axes.grid(axis="x")
@@ -235,7 +264,7 @@ def cost_bars(results: Sequence[Result], label: str = "decode", lowest_utilisati
         title=f"Cost per million tokens, {label}",
         alt=f"Bars of dollars per million tokens in {label}. {words}.",
         caption="Bar and first number: at the utilisation of this report. Line and number in brackets: if tokens were "
-        f"made in only {lowest_utilisation:.0%} of the paid time.",
+        f"made in only {lowest_utilisation:.0%} of the paid time." + _left_out(results, label),
         figure=figure,
     )
 
@@ -258,13 +287,10 @@ def throughput_by(results: Sequence[Result], axis: str, label: str = "decode") -
     places = {place(r): r.run.experiment["model"]["quant"] for r, _ in found}
     if len(places) < 2:
         return None
-    figure = _figure(2.9)
+    figure = _figure(2.6)
     axes = figure.subplots()
-    others = [r for r, _ in found]
     series: dict[str, list[tuple[float, float]]] = {}
-    varying = [k for k in ("model", "quant", "batch", "threads") if k != axis and len({_key(r, k) for r in others}) > 1]
-    for result, phase in found:
-        name = ", ".join([result.run.system, *(f"{k} {_key(result, k)}" for k in varying)])
+    for name, (result, phase) in zip(labels([r for r, _ in found], without=axis), found, strict=True):
         series.setdefault(name, []).append((place(result), phase.tokens_per_s))
     for index, (name, points) in enumerate(series.items()):
         points.sort()
@@ -281,7 +307,7 @@ def throughput_by(results: Sequence[Result], axis: str, label: str = "decode") -
     axes.set_ylim(bottom=0)
     axes.set_ylabel("tokens per second")
     axes.grid()
-    figure.legend(loc="outside lower center", ncols=2)
+    _legend(figure, list(series))
     best = "; ".join(
         f"{n}: {significant(min(y for _, y in p))} to {significant(max(y for _, y in p))}" for n, p in series.items()
     )
@@ -295,16 +321,6 @@ def throughput_by(results: Sequence[Result], axis: str, label: str = "decode") -
     )
 
 
-def _key(result: Result, name: str) -> Any:
-    experiment = result.run.experiment
-    return {
-        "model": experiment["model"]["name"],
-        "quant": experiment["model"]["quant"],
-        "batch": experiment["workload"]["batch"],
-        "threads": experiment["workload"]["threads"],
-    }[name]
-
-
 @_styled
 def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
     """Every operator of every run over its arithmetic intensity, under the roofs of its system.
@@ -313,7 +329,7 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
     roofs come from the manifest (``experiment.system.peaks``); without them the caption says so.
     """
     found = _with_phase(results, label)[:MAX_BARS]
-    figure = _figure(3.4)
+    figure = _figure(3.1)
     axes = figure.subplots()
     series = [(r, points_of(r.run, label), roof_of(r.run)) for r, _ in found]
     finite = [p.intensity for _, points, _ in series for p in points if p.flops and math.isfinite(p.intensity)]
@@ -322,6 +338,7 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
         if roof is not None:
             high = max(high, *(peak / roof.bytes_per_s * 4 for peak in roof.flops_per_s.values()))
     names = labels([r for r, _ in found])
+    named: set[tuple[str, float]] = set()
     for index, (name, (_, points, roof)) in enumerate(zip(names, series, strict=True)):
         color, marker = style.PALETTE[index % 7], style.MARKERS[index % len(style.MARKERS)]
         drawn = [p for p in points if p.flops]
@@ -338,14 +355,14 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
             zorder=3,
         )
         if roof is not None:
-            _draw_roof(axes, roof, low, high, color)
+            _draw_roof(axes, roof, low, high, color, named)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     axes.set_xlabel("arithmetic intensity (FLOP per DRAM byte)")
     axes.set_ylabel("GFLOP/s")
     axes.grid(which="major")
-    figure.legend(loc="outside lower center", ncols=2)
+    _legend(figure, names)
     idle = sorted({p.name for _, points, _ in series for p in points if not p.flops})
     resident = sorted({p.name for _, points, _ in series for p in points if p.flops and not math.isfinite(p.intensity)})
     caption = (
@@ -362,12 +379,12 @@ def roofline(results: Sequence[Result], label: str = "decode") -> Plot:
         title=f"Roofline, {label}",
         alt=f"Log-log scatter of the operators of {', '.join(names)} in {label}: GFLOP per second over FLOP per "
         "DRAM byte, with the compute and memory roofs of each system.",
-        caption=caption,
+        caption=caption + _left_out(results, label),
         figure=figure,
     )
 
 
-def _draw_roof(axes: Any, roof: Roof, low: float, high: float, color: str) -> None:
+def _draw_roof(axes: Any, roof: Roof, low: float, high: float, color: str, named: set[tuple[str, float]]) -> None:
     best = max(roof.flops_per_s.values())
     ridge = best / roof.bytes_per_s
     xs = [low, ridge, high] if low < ridge < high else [low, high]
@@ -382,14 +399,12 @@ def _draw_roof(axes: Any, roof: Roof, low: float, high: float, color: str) -> No
             axes.plot(
                 [start, high], [peak / 1e9] * 2, color=color, linewidth=0.9, linestyle="--" if peak < best else "-"
             )
-            axes.annotate(
-                ", ".join(devices),
-                (high, peak / 1e9),
-                xytext=(-2, 2),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-            )
+            # Systems on one host share a ceiling; its name is written once.
+            text = ", ".join(devices)
+            if (text, peak) not in named:
+                named.add((text, peak))
+                at = (high, peak / 1e9)
+                axes.annotate(text, at, xytext=(-2, 2), textcoords="offset points", ha="right", fontsize=8)
 
 
 @_styled

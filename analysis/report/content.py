@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gempim.analysis.energy import inside
-from gempim.analysis.plots import labels
+from gempim.analysis.plots import MAX_BARS, labels
 from gempim.analysis.result import Result
 from gempim.analysis.table import headline, markdown, significant
 from gempim.analysis.validation import Outcome
@@ -160,7 +160,8 @@ def energy_parts(results: Sequence[Result]) -> Table:
     """Joules per token by component, one column a run and phase, with the total."""
     columns: dict[str, dict[str, float]] = {}
     totals: dict[str, str] = {}
-    for name, result in zip(labels(results), results, strict=True):
+    shown = results[:MAX_BARS]
+    for name, result in zip(labels(results), shown, strict=False):
         for phase in result.phases:
             column = f"{name}, {phase.label}"
             columns[column] = phase.j_per_token_by_component()
@@ -175,7 +176,8 @@ def energy_parts(results: Sequence[Result]) -> Table:
             },
         }
     )
-    return Table.of(frame, foot=1)
+    left = f"The first {MAX_BARS} of {len(results)} runs; report.json has all." if len(results) > MAX_BARS else ""
+    return Table.of(frame, left, foot=1)
 
 
 def cost_table(results: Sequence[Result]) -> Table:

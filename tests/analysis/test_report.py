@@ -237,6 +237,17 @@ def test_bad_sensitivity_frames(change: object, expect: str) -> None:
         plots.sensitivity_plot(change(sensitivity()))  # type: ignore[operator]
 
 
+def test_a_sweep_says_what_its_figures_leave_out(tmp_path: Path) -> None:
+    """Thirteen runs: every one is in the table, and figures that show twelve say so."""
+    results = [result(tmp_path / str(t), threads=t, steps=1, prompt=0, seed=t) for t in range(1, 14)]
+    assert "The first 12 of 13 runs" in plots.time_breakdown(results).caption
+    assert len(set(plots.labels(results))) == 13
+    assert "of 12" not in plots.time_breakdown(results[:12]).caption
+    assert plots.throughput_by(results, "batch") is None
+    with pytest.raises(DataError, match="no run has a prefill phase"):
+        plots.time_breakdown(results, "prefill")
+
+
 def test_report_needs_runs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least one run"):
         write_report([], tmp_path)
