@@ -1,7 +1,7 @@
 """Published figures against gempim: measures each claim of `analysis/validation/claims.toml` and writes the page.
 
-Run as ``python -m gempim.validate --out analysis/validation``. It writes `VALIDATION.md` and `summary.csv` (every run that a
-claim rests on, with its command). Nothing is fitted to a claim.
+Run as ``python -m gempim.validate --out analysis/validation``. It writes `VALIDATION.md` and `summary.csv` (every run
+that a claim rests on). Nothing is fitted to a claim.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def _grid() -> list[Experiment]:
 
 
 def _prt_saving_percent(runs: Path) -> float:
-    """Share of the arrays' computation cycles that the pattern reuse table saves: Llama-2-7B, Q4_0, one sequence."""
+    """Share of the arrays' active cycles that the pattern reuse table saves: Llama-2-7B, Q4_0, one sequence."""
     cycles = []
     for enabled in (True, False):
         experiment = _experiment("sail", "llama-2-7b", "q4_0", 1, CLAIM_THREADS, **{"sram_pim.prt_enable": enabled})
         run = load_run(simulate(experiment, runs))
-        cycles.append(sum(s.get("system.sram_pim.compute_cycles") for s in run.sections))
+        cycles.append(sum(s.get("system.sram_pim.array_active_cycles") for s in run.sections))
     return 100 * (1 - cycles[0] / cycles[1])
 
 
@@ -103,13 +103,16 @@ def measure(runs: Path) -> tuple[dict[str, float], pd.DataFrame, list[str]]:
         **{claim: points[name] for claim, name in CPU_CLAIMS.items()},
     }
     notes = [
-        f"gempim {__version__}, embedded engine; energy table {found[0].energy_table.label}; prices {found[0].price_table.label}",
+        f"gempim {__version__}, embedded engine",
+        f"energy table {found[0].energy_table.label}; prices {found[0].price_table.label}",
         f"best speedup at {CLAIM_THREADS} threads: {_where(speedup)}",
         f"best tokens per dollar over the V100 roofline at {CLAIM_THREADS} threads: {_where(v100)}",
     ]
     for threads in THREADS:
         best = _best(sail[sail["threads"] == threads], "speedup")
-        notes.append(f"with {threads} threads on both systems the best speedup is {best['speedup']:.3g}x ({_where(best)})")
+        notes.append(
+            f"with {threads} threads on both systems the best speedup is {best['speedup']:.3g}x ({_where(best)})"
+        )
     notes += [f"measured Arm rates: {reason}" for reason in REASONS]
     return measured, pd.concat([frame, gpu], ignore_index=True), notes
 

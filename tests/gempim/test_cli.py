@@ -15,7 +15,20 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ["--model", "smollm2-135m", "--quant", "q4_0", "--prompt", "0", "--context", "16", "--tokens", "2", "--threads", "4"]
+SMALL = [
+    "--model",
+    "smollm2-135m",
+    "--quant",
+    "q4_0",
+    "--prompt",
+    "0",
+    "--context",
+    "16",
+    "--tokens",
+    "2",
+    "--threads",
+    "4",
+]
 
 
 def gempim(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -96,7 +109,9 @@ def test_explain_shows_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert f"{row['tokens_per_s']:.4g}"[:4] in text
 
 
-@pytest.mark.parametrize("command", ["run", "compare", "sweep", "report", "explain", "models", "systems", "doctor", "fetch"])
+@pytest.mark.parametrize(
+    "command", ["run", "compare", "sweep", "report", "explain", "models", "systems", "doctor", "fetch"]
+)
 def test_help_has_a_working_example(tmp_path: Path, command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gempim.cli", command, "--help"],
