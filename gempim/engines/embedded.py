@@ -149,7 +149,8 @@ class _Devices:
             pim_params = system.values("sram_pim")
             if pim_params["slices"] != self.llc.slices:
                 raise DataError(
-                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal llc.slices ({self.llc.slices})"
+                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal"
+                    f" llc.slices ({self.llc.slices})"
                 )
             self.pim = _engine.SramPim(pim_params)
             self.pim_host = PimHostParams(**system.values("pim_host"))
@@ -431,8 +432,9 @@ class EmbeddedEngine:
             return 0.0
         if p["prt_policy"] != "lru" and 2 ** plan["nbw"] > p["prt_entries"]:
             raise DataError(
-                f"sram_pim.prt_policy = {p['prt_policy']!r}: hit rates were recorded for lru; with"
-                f" {p['prt_entries']} entries and nbw = {plan['nbw']} entries are replaced, so the policy matters (raise prt_entries or use lru)"
+                f"sram_pim.prt_policy = {p['prt_policy']!r}: hit rates were recorded for lru; with {p['prt_entries']}"
+                f" entries and nbw = {plan['nbw']} entries are replaced, so the policy matters"
+                " (raise prt_entries or use lru)"
             )
         return self.devices.patterns.hit_rate(
             op.name.removesuffix("_exps"),
