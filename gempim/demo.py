@@ -16,8 +16,8 @@ from gempim.sweep import Sweep, run_sweep
 
 BASELINE = "neoverse-n1"
 SYSTEMS = (BASELINE, "sail", "v100")
-QUANTS = ("q2_k", "q3_k", "q4_0", "q6_k", "q8_0")
-BATCHES = (1, 8, 32)
+QUANTS = ("q2_k", "q4_0", "q8_0")
+BATCHES = (1, 8)
 
 
 def _experiment(system: str, model: dict[str, str], **workload: int) -> Experiment:
