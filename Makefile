@@ -19,7 +19,7 @@ $(VENV)/.test: $(VENV)/.installed
 
 # The main job: a real model from its GGUF to a speedup, energy and cost report.
 demo: $(VENV)/.installed
-	$(BIN)/gempim compare neoverse-n1 sail --gguf "$$($(BIN)/gempim fetch)" --prompt 128 --context 128 --tokens 32 --threads 16 --runs runs --report out
+	$(BIN)/gempim demo --out out --runs runs
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

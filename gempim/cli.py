@@ -334,6 +334,21 @@ def _shown(action: str, name: str | None, what: str) -> str:
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("out"),
+    runs: Runs = Path("runs"),
+) -> None:
+    """A real GGUF and Llama-2-7B on SAIL, its Neoverse-N1 baseline and a V100 roofline: a table and a report.
+
+    Example: `gempim demo --out out`
+    """
+    from gempim.demo import demo as run_demo
+
+    page = run_demo(out, runs)
+    err.print(f"report: {page}", style="green", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
 def fetch() -> None:
     """Download (once) the SmolLM2-135M-Instruct Q4_1 GGUF and print its path.
 

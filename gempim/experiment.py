@@ -28,6 +28,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,6 +160,12 @@ def _explain(err: ValidationError, where: str) -> DataError:
 _SECTIONS: dict[str, type[_Strict]] = {"experiment": ExperimentHead, "model": ModelChoice, "workload": Workload}
 
 
+@cache
+def _shape(name: str, quant: str) -> ModelSpec:
+    """A shipped shape, built once a process."""
+    return load_model(name, quant)
+
+
 def resolve(doc: Mapping[str, Any], *, origin: str, base_dir: Path | None = None) -> Experiment:
     """Check an experiment document and load what it names.
 
@@ -184,7 +191,7 @@ def resolve(doc: Mapping[str, Any], *, origin: str, base_dir: Path | None = None
     else:
         assert spec.model.name is not None
         assert spec.model.quant is not None
-        model = load_model(spec.model.name, spec.model.quant)
+        model = _shape(spec.model.name, spec.model.quant)
         source = {"shape": spec.model.name}
     w = spec.workload
     model = model.with_kv_type(w.kv_type)

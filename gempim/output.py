@@ -38,7 +38,8 @@ def results(
     return out
 
 
-def _warn(found: Sequence[Result]) -> None:
+def warn(found: Sequence[Result]) -> None:
+    """What a reader must be warned of, once each, on stderr."""
     for text in dict.fromkeys(w for r in found for w in r.warnings):
         err.print(f"note: {text}", style="yellow", soft_wrap=True, highlight=False, markup=False)
 
@@ -66,7 +67,7 @@ def print_runs(
     """One row a phase of each run."""
     found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
     sys.stdout.write(table.render_table(table.tidy(found, extra_keys), output))
-    _warn(found)
+    warn(found)
     if report:
         _report(found, report, None, extra_keys)
 
@@ -87,7 +88,7 @@ def print_comparison(
     base = found[0].run.system if baseline.endswith(".toml") else baseline
     frame = table.compare(found, base, match=MATCH, extra_keys=extra_keys)
     sys.stdout.write(table.render_table(frame, output))
-    _warn(found)
+    warn(found)
     if report:
         _report(found, report, base, extra_keys)
 

@@ -1,8 +1,8 @@
 """Run directories: written aside, renamed last, never mistaken for complete when they are not.
 
 `ROOT/<slug>-<hash>/` holds `manifest.json`, `stats.txt` (gem5 format, one section an ROI), `roi.jsonl` (one line a
-section) and `result.json`. The directory gets its name only when everything is in it, so a run that died half-way leaves
-a `.partial-*` directory that no command reads and the next run of the same experiment removes.
+section) and `result.json`. The directory gets its name only when everything is in it, so a run that died half-way
+leaves a `.partial-*` directory that no command reads and the next run of the same experiment removes.
 """
 
 from __future__ import annotations

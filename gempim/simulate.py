@@ -33,7 +33,9 @@ PACKAGE = Path(__file__).parent
 def code_hashes() -> dict[str, str]:
     """Hashes of what decides a simulated number besides the experiment: device models and the Python around them."""
     h = hashlib.sha256()
-    for path in sorted(p for folder in ("engines", "models", "lowering", "patterns") for p in (PACKAGE / folder).glob("*.py")):
+    for path in sorted(
+        p for folder in ("engines", "models", "lowering", "patterns") for p in (PACKAGE / folder).glob("*.py")
+    ):
         h.update(path.name.encode())
         h.update(path.read_bytes())
     return {"device_models": file_sha256(Path(_engine.__file__)), "engine": h.hexdigest()}
@@ -51,14 +53,20 @@ def energy_table(name: str) -> EnergyTable:
     return load_energy_table(name)
 
 
+@cache
+def _data_hash(folder: str, name: str) -> str:
+    """Hash of a data file, shipped (by name) or the user's (by path), read once a process."""
+    return file_sha256(Path(name) if name.endswith(".toml") else DATA / folder / f"{name}.toml")
+
+
 def input_hashes(experiment: Experiment) -> dict[str, str]:
     """Hashes of the data files that the experiment's result depends on."""
     out = dict(code_hashes())
     if "cpu" in experiment.system.sections:
         name = experiment.system.sections["cpu"]["calibration"].value
-        out["calibration"] = file_sha256(DATA / "calibration" / f"{name}.toml")
+        out["calibration"] = _data_hash("calibration", str(name))
     if "sram_pim" in experiment.system.sections:
-        out["patterns"] = file_sha256(DATA / "patterns" / f"{PATTERNS}.toml")
+        out["patterns"] = _data_hash("patterns", PATTERNS)
     return out
 
 

@@ -207,13 +207,21 @@ def list_systems() -> list[str]:
     return sorted(p.stem for p in (DATA / "systems").glob("*.toml"))
 
 
+@cache
+def _shipped(name: str) -> System:
+    """A shipped system, parsed once a process: a sweep resolves thousands of experiments."""
+    return _load(DATA / "systems" / f"{name}.toml", seen=())
+
+
 def load_system(name: str) -> System:
     """A system by shipped name or by path to a TOML file.
 
     :raises DataError: unknown name, unknown key, wrong unit or a value out of range, naming file and key
     """
-    path = Path(name) if name.endswith(".toml") else DATA / "systems" / f"{name}.toml"
-    if not path.is_file():
+    if not name.endswith(".toml") and name in list_systems():
+        return _shipped(name)
+    path = Path(name)
+    if not name.endswith(".toml") or not path.is_file():
         hint = _allowed(name, list_systems())
         raise DataError(f"system {name!r}: neither a shipped system nor a file{hint}")
     return _load(path, seen=())

@@ -75,6 +75,8 @@ class Insn:
         """The class of the instruction, one of CLASSES.
 
         Loads and stores of vector registers count as load and store; address updates folded into them count with them.
+        A move from a general to a vector register is scalar: Neoverse-N1 executes it in the integer pipe M (Software
+        Optimization Guide, ASIMD miscellaneous instructions), and energy follows the pipe.
         """
         if self.is_branch:
             return "branch"
@@ -82,7 +84,10 @@ class Insn:
             return "load"
         if re.match(r"^st", self.mnemonic):
             return "store"
-        if any(_VECTOR_REGISTER.match(op) for op in split_operands(self.operands)):
+        operands = split_operands(self.operands)
+        if self.mnemonic in ("fmov", "dup") and re.match(r"^[wx](\d+|zr)$", operands[-1]):
+            return "scalar"
+        if any(_VECTOR_REGISTER.match(op) for op in operands):
             return "vector"
         return "scalar"
 

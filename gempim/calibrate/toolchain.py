@@ -175,7 +175,8 @@ def _free_of_labels(insn: Insn) -> str:
 def find_mca() -> Mca:
     """The newest llvm-mca on the PATH whose neoverse-n1 has a model of its own.
 
-    LLVM up to 16 analyses neoverse-n1 with the tables of Cortex-A57, a narrower core: such a version is refused.
+    LLVM 14 has none (it dispatches 3 a cycle for neoverse-n1, as for Cortex-A57) and such a version is refused; LLVM 19
+    has one. The names of the modelled units in its output tell.
 
     Raises ToolError saying what was found.
     """
@@ -198,6 +199,6 @@ def find_mca() -> Mca:
             return Mca(name, version.group(1) if version else "unknown")
         refused.append(f"{label}: no model of Neoverse-N1")
     raise ToolError(
-        "an llvm-mca with a model of Neoverse-N1 is needed (LLVM 17 or newer; Debian package llvm-19)"
+        "an llvm-mca with a model of Neoverse-N1 is needed (LLVM 19 has one; Debian package llvm-19)"
         + (f"; found {'; '.join(refused)}" if refused else "; none on the PATH")
     )

@@ -343,7 +343,7 @@ class CpuModel:
         chunks = dot_chunks(op.n, columns, self.threads)
         most = chunks.most_per_thread(self.threads, products)
         total = op.n * columns * products
-        critical = min(total, most * chunks.chunk_rows * chunks.chunk_columns)
+        critical = chunks.critical(self.threads, products)
         blocks = op.k / kernel.block_elements
         work.kernel(
             kernel,
@@ -391,12 +391,12 @@ class CpuModel:
         tile_rows = tiles[0][0].tile_rows
         if experts:
             chunk_rows, most, count = expert_rows(op.n, self.threads, tile_rows), 1, self.threads
-            critical_rows, products = chunk_rows, op.instances
+            critical_rows, products = float(chunk_rows), op.instances
         else:
             chunks = repacked_chunks(op.n, op.m, self.threads, tile_rows)
             chunk_rows, count = chunks.chunk_rows, chunks.count
             most = chunks.most_per_thread(self.threads, op.instances)
-            critical_rows, products = min(op.n * op.instances, most * chunk_rows), 1
+            critical_rows, products = chunks.critical(self.threads, op.instances) / op.m, 1
         for kernel, columns in tiles:
             blocks = columns * op.k / kernel.block_elements
             calls = columns / kernel.tile_columns / kernel.tile_rows

@@ -44,6 +44,17 @@ class Chunks:
         """Chunks of the thread that gets most, when `instances` such products share the threads."""
         return ceil_div(self.count * instances, threads)
 
+    def critical(self, threads: int, instances: int = 1) -> float:
+        """Products of a weight row and an activation row that the busiest thread computes.
+
+        The smallest of three upper bounds: its number of chunks times a whole chunk; everything; and, when threads
+        fetch a chunk whenever they are free, Graham's bound total / threads + (1 - 1 / threads) * one chunk.
+        """
+        total = self.rows * self.columns * instances
+        chunk = self.chunk_rows * self.chunk_columns
+        graham = total / threads + (1 - 1 / threads) * chunk
+        return min(self.most_per_thread(threads, instances) * chunk, total, graham)
+
 
 def dot_chunks(rows: int, columns: int, threads: int) -> Chunks:
     """Chunks of a vec_dot product.

@@ -2,11 +2,11 @@
 
 Each ROI (the prefill, and every decode token) is lowered to operators. An operator that occurs in many layers with the
 same shape is simulated as a train of back-to-back occurrences on one DRAM session, long enough to see several refresh
-intervals, and its mean time is multiplied by its count. A test holds this against the whole pass, occurrence by occurrence.
+intervals, and its mean time is multiplied by its count. A test holds this against every occurrence simulated.
 
 Time of one CPU operator: ``max(compute, DRAM, per-core bandwidth) + barrier``. Time of one SRAM-PIM matrix product:
-quantisation of the activations on the cores, issue of its `lutmm` commands, the device's own pipeline over the DRAM model,
-and a barrier.
+quantisation of the activations on the cores and a barrier, issue of its `lutmm` commands, and the device's own pipeline
+over the DRAM model.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from gempim import _engine
-from gempim.engines.calibration import load_calibration
+from gempim.engines.calibration import Calibration, load_calibration
 from gempim.engines.cpu import ACTIVATION_TYPE, CpuCost, CpuModel, CpuParams, ModelTraits
 from gempim.engines.cpu import NOT_MODELLED as CPU_NOT_MODELLED
 from gempim.engines.gpu import GpuParams, GpuRoofline
@@ -27,7 +28,7 @@ from gempim.experiment import Experiment
 from gempim.lowering import NOT_MODELLED as LOWERING_NOT_MODELLED
 from gempim.lowering import Operator, Routing, lower
 from gempim.models import ModelSpec
-from gempim.patterns.stats import load_patterns
+from gempim.patterns.stats import PatternStats, load_patterns
 from gempim.quantity import DataError
 from gempim.systems import System
 
@@ -116,6 +117,18 @@ class Roi:
         return sum(o.time_ps for o in self.operators)
 
 
+@cache
+def _calibration(name: str) -> Calibration:
+    """A calibration, parsed once a process: a sweep has thousands of runs."""
+    return load_calibration(name)
+
+
+@cache
+def _patterns() -> PatternStats:
+    """The recorded hit rates, parsed once a process."""
+    return load_patterns(PATTERNS)
+
+
 class _Devices:
     """The device models of one system, made once a run."""
 
@@ -136,11 +149,12 @@ class _Devices:
             pim_params = system.values("sram_pim")
             if pim_params["slices"] != self.llc.slices:
                 raise DataError(
-                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal llc.slices = {self.llc.slices}"
+                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal"
+                    f" llc.slices ({self.llc.slices})"
                 )
             self.pim = _engine.SramPim(pim_params)
             self.pim_host = PimHostParams(**system.values("pim_host"))
-            self.patterns = load_patterns(PATTERNS, applied_to=model.name)
+            self.patterns = _patterns().for_model(model.name)
             self.llc_bytes -= self.pim.llc_bytes_lost()
             if self.llc_bytes <= 0:
                 raise DataError(
@@ -149,7 +163,7 @@ class _Devices:
                 )
         self.cpu = CpuModel(
             self.cpu_params,
-            load_calibration(self.cpu_params.calibration),
+            _calibration(self.cpu_params.calibration),
             threads,
             llc_bytes=self.llc_bytes,
             traits=ModelTraits.of(model),
@@ -269,7 +283,6 @@ class EmbeddedEngine:
 
     def _pim_peak(self) -> float:
         """The arrays' rate on the products of this run with an infinitely fast memory, the fastest of them [flop/s]."""
-        d = self.devices
         probe = _engine.SramPim(self.experiment.system.values("sram_pim"))
         rates = []
         for op in self._memo:
@@ -303,7 +316,7 @@ class EmbeddedEngine:
         return max(1, min(count, math.ceil(_REFRESH_INTERVALS * refi / max(first_ps, 1))))
 
     def _train(
-        self, count: int, once: Callable[[Any, int], tuple[int, dict[str, int]]]
+        self, count: int, once: Callable[[Any, int], tuple[int, dict[str, float]]]
     ) -> tuple[int, dict[str, float]]:
         """Mean time and mean sums of `once(dram, start)` over back-to-back occurrences, times `count`."""
         dram = self.devices.dram()
@@ -419,8 +432,9 @@ class EmbeddedEngine:
             return 0.0
         if p["prt_policy"] != "lru" and 2 ** plan["nbw"] > p["prt_entries"]:
             raise DataError(
-                f"sram_pim.prt_policy = {p['prt_policy']!r}: hit rates were recorded for lru; with {p['prt_entries']} entries"
-                f" and nbw = {plan['nbw']} entries are replaced, so the policy matters (raise prt_entries or use lru)"
+                f"sram_pim.prt_policy = {p['prt_policy']!r}: hit rates were recorded for lru; with {p['prt_entries']}"
+                f" entries and nbw = {plan['nbw']} entries are replaced, so the policy matters"
+                " (raise prt_entries or use lru)"
             )
         return self.devices.patterns.hit_rate(
             op.name.removesuffix("_exps"),

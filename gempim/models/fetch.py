@@ -42,6 +42,12 @@ def cache_dir() -> Path:
     return base / "gempim" / "models"
 
 
+def cached_gguf() -> Path | None:
+    """The cached model file when it is there and intact, else None. Downloads nothing."""
+    target = cache_dir() / Path(MEMBER).name
+    return target if target.is_file() and _intact(target) else None
+
+
 def smollm2_gguf() -> Path:
     """The path of the SmolLM2 GGUF, downloaded on first use and checked by hash on every use.
 

@@ -211,6 +211,8 @@ def record(gguf_path: Path, text_path: Path, out: Path, command: str) -> None:
 
     Raises GgufFileError, ForwardError, TokenizerError or RecordError naming what does not fit.
     """
+    if not out.parent.is_dir():
+        raise RecordError(f"--out: folder {out.parent} does not exist")
     text = text_path.read_text(encoding="utf-8")
     ids = Tokenizer.from_gguf(gguf_path).encode(text)
     model = LlamaForward.from_gguf(gguf_path, quantize_activations=True)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Turns a model's `visit` list into Python dictionaries, strictly: an unknown or a missing key is an error that names it.
+// Turns a model's `visit` list into Python dictionaries, strictly: an unknown or a missing key is an error that names
+// it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -68,10 +69,10 @@ template <class P> py::list param_info() {
         d["description"] = desc;
         d["min"] = min;
         d["max"] = max;
-        d["type"] = std::is_same_v<T, bool>          ? "bool"
-                    : std::is_integral_v<T>          ? "int"
-                    : std::is_floating_point_v<T>    ? "float"
-                                                     : "str";
+        d["type"] = std::is_same_v<T, bool>       ? "bool"
+                    : std::is_integral_v<T>       ? "int"
+                    : std::is_floating_point_v<T> ? "float"
+                                                  : "str";
         out.append(d);
     });
     return out;

@@ -1,4 +1,4 @@
-"""The embedded engine: does it add up, is it deterministic, and does its one short cut (trains of equal operators) hold?"""
+"""The embedded engine: does it add up, is it deterministic, does its one short cut (trains of equal operators) hold?"""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_trains_hold_against_every_occurrence(system: str, monkeypatch: pytest.M
     assert any(o.op.count > 8 for o in whole.operators)
     assert short.sim_ps == pytest.approx(whole.sim_ps, rel=0.005)
     assert short.counts["system.dram.reads"] == pytest.approx(whole.counts["system.dram.reads"], rel=0.001)
-    # A session starts with closed banks, so a short train sees somewhat less active standby (its power is 1.3 times that
-    # of precharged standby: 10 % here is about 3 % of the background energy).
+    # A session starts with closed banks, so a short train sees somewhat less active standby. Its power is 1.3 times
+    # that of precharged standby: 10 % here is about 3 % of the background energy.
     assert short.counts["system.dram.act_standby_ps"] == pytest.approx(
         whole.counts["system.dram.act_standby_ps"], rel=0.12
     )
@@ -57,7 +57,7 @@ def test_every_rank_is_in_standby_all_the_time(system: str) -> None:
 
 
 def test_weights_are_read_once_a_token() -> None:
-    """Independent traffic check: a decode token of a model larger than the LLC reads all its weights and the KV cache once."""
+    """Independent traffic check: a decode token of a model larger than the LLC reads weights and KV cache once."""
     for system in ("neoverse-n1", "sail"):
         experiment = _experiment(system, model="llama-2-7b", quant="q4_0", context=128, threads=16)
         model = experiment.model

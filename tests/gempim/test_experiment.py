@@ -123,7 +123,9 @@ def _sail_with(tmp_path: Path, old: str, new: str) -> Path:
         ('title = "', 'tilte = "', ["tilte", "title"]),
     ],
 )
-def test_a_wrong_system_names_file_key_and_what_is_allowed(tmp_path: Path, old: str, new: str, names: list[str]) -> None:
+def test_a_wrong_system_names_file_key_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, names: list[str]
+) -> None:
     path = _sail_with(tmp_path, old, new)
     with pytest.raises(DataError) as caught:
         load_system(str(path))
@@ -209,7 +211,7 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(tmp_path: Path, old: str,
 
 
 def test_document_from_the_command_line_is_as_strict() -> None:
-    with pytest.raises(DataError, match="command line: workload.threads"):
+    with pytest.raises(DataError, match=r"command line: workload\.threads"):
         resolve(
             {
                 "experiment": {"system": "sail"},

@@ -17,8 +17,8 @@ from gempim.patterns.tokenizer import Tokenizer
 pytestmark = pytest.mark.model
 
 # Logits of the same model and prompt differ within llama.cpp itself (prompt at once or token by token, float16 or
-# float32 KV cache, flash attention or not) by 3.1 to 3.9 % of their standard deviation, as a rounding that falls the
-# other way moves a whole 8-bit step. A correct forward pass can therefore not be asked for less; ours measured 3.4 to
+# float32 KV cache, flash attention or not) by 3.1 to 4.0 % of their standard deviation, as a rounding that falls the
+# other way moves a whole 8-bit step. A correct forward pass can therefore not be asked for less; ours measured 3.5 to
 # 4.1 %.
 LOGIT_RMS_BOUND = 0.06
 # A top token leads the next by this share of the logits' standard deviation before the noise above cannot swap them.
@@ -94,11 +94,11 @@ def test_logits_and_greedy_tokens_equal_llama_cpp(
 
 
 def test_shipped_statistics_can_be_measured_again(model: LlamaForward, tokenizer: Tokenizer) -> None:
-    """Prefill, NBW 4, three inputs, through the recorder's own steps; another BLAS may round a little otherwise."""
+    """Prefill, NBW 4, two inputs, through the recorder's own steps; another BLAS may round a little otherwise."""
     stats = load_patterns("smollm2-135m")
     vectors = prefill_vectors(model, tokenizer.encode(bundled_text().read_text(encoding="utf-8")))
     for kind, activation_type in (("block32", "q8_1"), ("block256", "q8_K")):
-        for role in ("attn_output", "ffn_down", "output"):
+        for role in ("attn_output", "output"):
             measured = count_hits(vectors[role], kind, 4)
             for size, hits in measured.items():
                 shipped = [

@@ -192,3 +192,10 @@ def test_command_line_names_a_bad_model_file(tmp_path: Path, capsys: pytest.Capt
     assert main(["record", "--gguf", str(bad), "--out", str(tmp_path / "out.toml")]) == 2
     assert "bad.gguf" in capsys.readouterr().err
     assert not (tmp_path / "out.toml").exists()
+
+
+def test_command_line_refuses_a_missing_folder_before_the_long_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "--gguf", str(tmp_path / "any.gguf"), "--out", str(tmp_path / "no" / "out.toml")]) == 2
+    assert "--out: folder" in capsys.readouterr().err

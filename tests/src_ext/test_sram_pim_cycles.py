@@ -238,6 +238,8 @@ PARAMETER_SETS: list[dict[str, Any]] = [
     {"nbw": 3, "slices": 5, "arrays_per_slice": 12, "tile_k": 512, "lookup_carry_cycles": 0, "row_write_cycles": 2},
     {"nbw": 2, "convert_in_memory": False, "llc_link_bytes_per_cycle": 16, "activation_bits": 5},
     {"nbw_auto": True, "array_rows": 512, "row_read_cycles": 3, "reduce_links": 1, "prt_enable": False},
+    # A link so narrow that fills are longer than any work, so the last table of all has nothing to wait for.
+    {"nbw": 3, "llc_link_bytes_per_cycle": 1, "fp32_add_cycles": 20, "fp32_mul_cycles": 20},
     {"nbw": 1, "array_columns": 64, "tile_n": 128, "add_overhead_cycles": 0, "int_mul_quadratic": 0.7, "slices": 2},
 ]
 
@@ -352,7 +354,14 @@ def test_pattern_reuse_table_matches_an_ordered_dict(
 
 
 @pytest.mark.parametrize("name", ["q4_0", "q5_1", "q2_K", "q4_K", "q6_K"])
-@pytest.mark.parametrize("changes", [{}, {"prt_scope": "group", "nbw": 2, "prt_entries": 3, "prt_policy": "fifo"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prt_scope": "group", "nbw": 2, "prt_entries": 3, "prt_policy": "fifo"},
+        {"nbw": 3, "llc_link_bytes_per_cycle": 1, "fp32_add_cycles": 20, "fp32_mul_cycles": 20, "arrays_per_slice": 4},
+    ],
+)
 def test_measured_hits_drive_cycles_and_counts(name: str, changes: dict[str, Any]) -> None:
     """run_matmul: every table's own hits on these activations, through the same formulas."""
     p = params(slices=3, tile_k=256, tile_n=256, **changes)
@@ -375,7 +384,7 @@ def test_measured_hits_drive_cycles_and_counts(name: str, changes: dict[str, Any
     # The rate-driven estimate uses the mean, so it sees no maximum over arrays; it stays close.
     estimate = device.time_matmul(m, n, k, name, hit_rate=r["hit_rate"])
     assert estimate["compute_ps"] == pytest.approx(r["compute_ps"], rel=0.05)
-    assert estimate["counters"]["prt_hits"] == pytest.approx(r["counters"]["prt_hits"], rel=0.06)
+    assert estimate["counters"]["prt_hits"] == pytest.approx(r["counters"]["prt_hits"], rel=0.02)
 
 
 def test_hits_save_cycles_in_proportion() -> None:

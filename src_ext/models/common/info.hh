@@ -2,8 +2,8 @@
 // What every device model says of itself: its parameters and its event counters.
 //
 // A parameter or counter struct has one static function template `visit(self, f)` that calls
-// `f(name, field, unit, description)` for a counter, or with `, min, max` after it for a parameter. Every host (the Python binding,
-// gem5 stats, the reference page) walks that one list, so none of them can disagree with the model.
+// `f(name, field, unit, description)` for a counter, or with `, min, max` after it for a parameter. Every host (the
+// Python binding, gem5 stats, the reference page) walks that one list, so none of them can disagree with the model.
 #pragma once
 
 #include <cmath>

@@ -7,7 +7,7 @@
 namespace gempim::dram {
 
 AddressMap::AddressMap(const DramParams &p, std::uint32_t channels)
-    : channels_(channels), groups_(p.bank_groups), banks_(p.banks_per_group) {
+    : channels_(channels), columns_(p.columns()), groups_(p.bank_groups), banks_(p.banks_per_group) {
     constexpr std::array<std::string_view, 6> names = {"Ro", "Ra", "Ba", "Bg", "Co", "Ch"};
     const std::array<std::uint32_t, 6> sizes = {p.rows,        p.ranks,     p.banks_per_group,
                                                 p.bank_groups, p.columns(), channels};
@@ -32,6 +32,9 @@ AddressMap::AddressMap(const DramParams &p, std::uint32_t channels)
         }
         if (field == kRo) {
             row_set_ = below;
+        }
+        if (field == kCo && !seen[kRo]) {
+            round_ = below;
         }
         digits_[place++] = {sizes[field], static_cast<Field>(field)};
         below *= sizes[field];

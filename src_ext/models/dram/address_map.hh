@@ -47,6 +47,21 @@ class AddressMap {
     /** Bursts of one channel after which only the row (and what stands above it in the map) has changed. */
     std::uint64_t row_set() const { return row_set_; }
 
+    /**
+     * Whether the walk is of the kind whose extrapolation is tested (fast_forward.hh): bank groups, then columns, then
+     * ranks and banks in either order, then rows; the channel anywhere.
+     */
+    bool regular_walk() const { return digits_[0].field == kBg && digits_[1].field == kCo && digits_[4].field == kRo; }
+
+    /**
+     * Bursts of one channel from one column to the next: a round over what stands below the column in the map; 0 if the
+     * row stands below it.
+     */
+    std::uint64_t round() const { return round_; }
+
+    /** Bursts of one channel in which only the column and what stands below it change: columns * round(). */
+    std::uint64_t run() const { return round_ * columns_; }
+
     /** Walks the bursts of one channel in address order. */
     class Cursor {
       public:
@@ -84,7 +99,9 @@ class AddressMap {
     std::array<Digit, 5> digits_{};   ///< least significant first, without the channel
     std::uint64_t below_channel_ = 1; ///< product of the sizes below the channel digit
     std::uint64_t row_set_ = 1;       ///< product of the sizes below the row digit, without the channel
+    std::uint64_t round_ = 0;
     std::uint32_t channels_;
+    std::uint32_t columns_;
     std::uint32_t groups_;
     std::uint32_t banks_;
 };

@@ -184,6 +184,62 @@ void ChannelState::refresh(const Command &c, Ps now) {
     bus_free_ = now + t_.clock;
 }
 
+/**
+ * Call `f(time of a, time of b, constrains row hits)` for every time that constrains commands, of two states of one
+ * channel.
+ */
+template <class A, class B, class F> void ChannelState::visit_times(A &a, B &b, F &&f) {
+    f(a.bus_free_, b.bus_free_, true);
+    for (std::size_t i = 0; i < a.banks_.size(); ++i) {
+        f(a.banks_[i].next_column, b.banks_[i].next_column, true);
+        f(a.banks_[i].next_act, b.banks_[i].next_act, false);
+        f(a.banks_[i].next_pre, b.banks_[i].next_pre, false);
+    }
+    for (std::size_t i = 0; i < a.groups_.size(); ++i) {
+        f(a.groups_[i].next_rd, b.groups_[i].next_rd, true);
+        f(a.groups_[i].next_wr, b.groups_[i].next_wr, true);
+        f(a.groups_[i].next_act, b.groups_[i].next_act, false);
+    }
+    for (std::size_t i = 0; i < a.ranks_.size(); ++i) {
+        auto &x = a.ranks_[i];
+        auto &y = b.ranks_[i];
+        f(x.next_rd, y.next_rd, true);
+        f(x.next_wr, y.next_wr, true);
+        f(x.next_act, y.next_act, false);
+        f(x.next_pre, y.next_pre, false);
+        for (std::size_t w = 0; w < x.window_end.size(); ++w) {
+            f(x.window_end[w], y.window_end[w], false);
+        }
+    }
+}
+
+bool ChannelState::repeats_hits(const ChannelState &earlier, Ps then, Ps period) const {
+    for (std::size_t b = 0; b < banks_.size(); ++b) {
+        if (banks_[b].open_row != earlier.banks_[b].open_row) {
+            return false;
+        }
+    }
+    bool repeats = true;
+    visit_times(*this, earlier, [&](Ps now, Ps before, bool for_hits) {
+        const bool moved = now == before + period;
+        const bool at_rest = now == before && (before <= then || !for_hits);
+        repeats &= moved || at_rest;
+    });
+    return repeats;
+}
+
+void ChannelState::repeat_hits(const ChannelState &earlier, Ps time) {
+    visit_times(*this, earlier, [&](Ps &now, Ps before, bool) { now += now != before ? time : 0; });
+}
+
+void ChannelState::shift_rows(std::uint32_t rows, std::uint32_t row_count) {
+    for (Bank &b : banks_) {
+        if (b.open_row != kClosed) {
+            b.open_row = (b.open_row + rows) % row_count;
+        }
+    }
+}
+
 Ps ChannelState::act_standby(Ps now) const {
     Ps sum = 0;
     for (const Rank &r : ranks_) {

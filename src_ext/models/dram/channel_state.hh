@@ -59,6 +59,16 @@ class ChannelState {
     /** Count standby time from `now` on. */
     void reset_standby(Ps now);
 
+    /**
+     * Whether row hits can go on from here as they did since `earlier`, `period` ago (at `then`): every constraint has
+     * moved along by `period`, or has stayed and either has passed already or does not constrain row hits.
+     */
+    bool repeats_hits(const ChannelState &earlier, Ps then, Ps period) const;
+    /** After `repeats_hits`: let the same row hits go on for `time`, a multiple of the period. */
+    void repeat_hits(const ChannelState &earlier, Ps time);
+    /** Move every open row `rows` further on (modulo `row_count`). */
+    void shift_rows(std::uint32_t rows, std::uint32_t row_count);
+
     // The parts of `earliest` for a scheduler that has looked at the row state itself.
     Ps earliest_act(std::uint32_t bank) const {
         const Bank &b = banks_[bank];
@@ -97,6 +107,7 @@ class ChannelState {
         Ps active_ps = 0;
     };
 
+    template <class A, class B, class F> static void visit_times(A &a, B &b, F &&f);
     void require(bool ok, const Command &command, Ps now, const char *why) const;
     void act(const Command &command, Ps now);
     void pre(const Command &command, Ps now);

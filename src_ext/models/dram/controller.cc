@@ -85,6 +85,38 @@ void Controller::skip_time(Ps time, const DramCounters &events) {
     counters_.turnarounds += events.turnarounds;
 }
 
+std::uint64_t Controller::skip_rounds(const Controller &earlier, std::uint64_t requests, std::uint64_t max_rounds) {
+    const DramCounters &c = counters_;
+    const DramCounters &e = earlier.counters_;
+    const bool write = writing_;
+    if (refreshes_pending_ || earlier.refreshes_pending_ || write != earlier.writing_ || idle() ||
+        c.row_hits != e.row_hits + requests || c.acts != e.acts || c.pres != e.pres || c.refs != e.refs ||
+        c.turnarounds != e.turnarounds || c.reads != e.reads + (write ? 0 : requests) ||
+        c.writes != e.writes + (write ? requests : 0) || last_beat_ - now_ != earlier.last_beat_ - earlier.now_ ||
+        !queues_[write].same_but_newer(earlier.queues_[write], requests) ||
+        !queues_[!write].same_but_newer(earlier.queues_[!write], 0) || !queues_[write].only_hits() ||
+        !state_.repeats_hits(earlier.state_, earlier.now_, now_ - earlier.now_)) {
+        return 0;
+    }
+    const Ps round = now_ - earlier.now_;
+    const Ps before_refresh = (next_due_ - now_) / round;
+    const std::uint64_t rounds = std::min(max_rounds, before_refresh > 0 ? before_refresh - 1 : 0);
+    const Ps time = rounds * round;
+    state_.repeat_hits(earlier.state_, time);
+    now_ += time;
+    last_beat_ += time;
+    transfer_beat_ += time;
+    (write ? counters_.writes : counters_.reads) += rounds * requests;
+    counters_.row_hits += rounds * requests;
+    return rounds;
+}
+
+void Controller::shift_rows(std::uint32_t rows, std::uint32_t row_count) {
+    state_.shift_rows(rows, row_count);
+    queues_[0].shift_rows(rows, row_count);
+    queues_[1].shift_rows(rows, row_count);
+}
+
 void Controller::choose_direction() {
     const RequestQueue &reads = queues_[0];
     const RequestQueue &writes = queues_[1];
@@ -98,7 +130,7 @@ void Controller::choose_direction() {
 /** Issue the next command if it goes before `limit` (channel time). @return whether there was one */
 bool Controller::step(Ps limit, Trace *trace) {
     for (;;) {
-        Candidate best = best_request();
+        Candidate best = writing_ ? best_request<true>() : best_request<false>();
         if (refreshes_pending_) {
             consider_refresh(best);
         }
@@ -119,34 +151,37 @@ bool Controller::step(Ps limit, Trace *trace) {
     }
 }
 
-Controller::Candidate Controller::best_request() const {
-    Candidate best;
-    const RequestQueue &queue = queues_[writing_];
+template <bool kWrite> Controller::Candidate Controller::best_request() const {
+    const RequestQueue &queue = queues_[kWrite];
+    Ps best_time = kForever;
+    std::uint64_t best_order = std::numeric_limits<std::uint64_t>::max();
+    std::uint32_t best_bank = 0;
     for (const std::uint16_t bank : queue.active()) {
         if (refreshes_pending_ && refresh_[state_.rank_of(bank)].pending) {
             continue;
         }
-        Candidate c;
-        c.bank = bank;
-        if (queue.hit(bank) != RequestQueue::kNone) {
-            c.op = writing_ ? Op::kWr : Op::kRd;
-            c.time = writing_ ? state_.earliest_wr(bank) : state_.earliest_rd(bank);
-            c.order = kColumn + queue[queue.hit(bank)].age;
-        } else if (state_.open_row(bank) == ChannelState::kClosed) {
-            c.op = Op::kAct;
-            c.time = state_.earliest_act(bank);
-            c.order = kRow + queue[queue.oldest(bank)].age;
+        Ps time;
+        std::uint64_t order;
+        if (const std::uint16_t hit = queue.hit(bank); hit != RequestQueue::kNone) {
+            time = kWrite ? state_.earliest_wr(bank) : state_.earliest_rd(bank);
+            order = kColumn + queue[hit].age;
         } else {
-            c.op = Op::kPre;
-            c.time = state_.earliest_pre(bank);
-            c.order = kRow + queue[queue.oldest(bank)].age;
+            time =
+                state_.open_row(bank) == ChannelState::kClosed ? state_.earliest_act(bank) : state_.earliest_pre(bank);
+            order = kRow + queue[queue.oldest(bank)].age;
         }
-        c.time = std::max(c.time, now_);
-        if (c.time < best.time || (c.time == best.time && c.order < best.order)) {
-            best = c;
+        time = std::max(time, now_);
+        if (time < best_time || (time == best_time && order < best_order)) {
+            best_time = time;
+            best_order = order;
+            best_bank = bank;
         }
     }
-    return best;
+    Op op = kWrite ? Op::kWr : Op::kRd;
+    if (best_order >= kRow) {
+        op = state_.open_row(best_bank) == ChannelState::kClosed ? Op::kAct : Op::kPre;
+    }
+    return {best_time, best_order, op, best_bank};
 }
 
 void Controller::consider_refresh(Candidate &best) const {

@@ -73,6 +73,20 @@ class Controller {
      */
     void skip_time(Ps time, const DramCounters &events);
 
+    /**
+     * Steady rounds of row hits, left out exactly.
+     *
+     * `earlier` is this channel `requests` pushed requests ago. If the channel is now in the same state but for time,
+     * and only row hits happened in between, then every further round of requests to the same rows repeats it.
+     * @param max_rounds rounds that would be pushed to the same rows
+     * @return rounds that were left out: at most max_rounds, and none beyond the next refresh
+     */
+    std::uint64_t skip_rounds(const Controller &earlier, std::uint64_t requests, std::uint64_t max_rounds);
+
+    /** Move open rows and queued requests `rows` further on (modulo `row_count`). */
+    void shift_rows(std::uint32_t rows, std::uint32_t row_count);
+
+    std::size_t queue_capacity(bool write) const { return queues_[write].capacity(); }
     Ps clock() const { return state_.timing().clock; }
     Ps refresh_interval() const { return state_.timing().refi; }
     std::uint32_t ranks() const { return static_cast<std::uint32_t>(refresh_.size()); }
@@ -90,7 +104,7 @@ class Controller {
     };
 
     bool step(Ps limit, Trace *trace);
-    Candidate best_request() const;
+    template <bool kWrite> Candidate best_request() const;
     void consider_refresh(Candidate &best) const;
     void make_refresh_due();
     void skip_idle_refreshes(Ps limit);

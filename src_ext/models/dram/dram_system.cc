@@ -133,7 +133,7 @@ Ps DramSystem::run_class(ChannelClass &cls, LocalRange reads, LocalRange writes,
     cls.controller.run_until(start, trace);
     cls.controller.begin_transfer();
     if (fast_forward_) {
-        feed_fast(cls.controller, stream, map_);
+        feed_fast(cls.controller, stream, map_, params_.rows);
     } else {
         feed(cls.controller, stream, trace);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Offering a stream to a controller: command by command, or sampled and extrapolated.
+// Offering a stream to a controller: command by command, or fast-forwarded.
 #pragma once
 
 #include "models/dram/controller.hh"
@@ -7,18 +7,24 @@
 
 namespace gempim::dram {
 
-/** Push every request of `stream`. */
+/** Push every request of `stream`, command by command. */
 void feed(Controller &controller, Stream &stream, Trace *trace);
 
 /**
- * Push every request of `stream`, leaving out most of a long one.
+ * Push every request of `stream`, leaving out what repeats.
  *
- * A long stream settles into a steady state with two periods: a walk through all banks (AddressMap::row_set) and the
- * refresh interval. The stream is cut into sections; the start of each is simulated command by command and sampled, and
- * the rest of the section is extrapolated (time and every event) at the measured rates. The rates average over a window
- * of whole bank walks, each difference taken over whole refresh intervals, so that neither period leaves a remainder in
- * them. Tests hold time and counters to 0.5 % of `feed`. Streams too short for that are simply fed.
+ * - Exact: while a stream in one direction stays in its open rows, each round over the bank groups repeats the one
+ * before. The repetition is verified by comparing the whole channel state, then rounds up to the end of the rows or the
+ * next refresh are left out. The result is the same as `feed`, to the picosecond and the event.
+ * - Extrapolated: a stream in one direction of more than about 800 thousand bursts a channel has two further periods,
+ * the walk through all banks (AddressMap::row_set) and the refresh interval, which do not fit into each other. It is
+ * cut into sections; the start of each is sampled as above, and the rest extrapolated (time and events) at the measured
+ * rates. The rates average over whole bank walks, each difference taken over whole refresh intervals, so that neither
+ * period leaves a remainder in them. Tests hold time and events to 0.5 % of `feed`. Only for address maps of the usual
+ * kind (AddressMap::regular_walk): with others the rates of rare events can be off by more, so only exact rounds are
+ * left out.
+ * - Streams that mix reads and writes drift through all relative positions in the banks and are fed command by command.
  */
-void feed_fast(Controller &controller, Stream &stream, const AddressMap &map);
+void feed_fast(Controller &controller, Stream &stream, const AddressMap &map, std::uint32_t row_count);
 
 } // namespace gempim::dram

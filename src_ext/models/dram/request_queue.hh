@@ -38,6 +38,7 @@ class RequestQueue {
         active_.reserve(banks);
     }
 
+    std::size_t capacity() const { return slots_.size(); }
     bool full() const { return free_.empty(); }
     bool empty() const { return free_.size() == slots_.size(); }
     std::size_t size() const { return slots_.size() - free_.size(); }
@@ -87,6 +88,55 @@ class RequestQueue {
     /** `bank` has opened `row`, or closed (ChannelState::kClosed). */
     void row_changed(std::uint32_t bank, std::uint32_t row) {
         banks_[bank].hit = row == ChannelState::kClosed ? kNone : next_with_row(banks_[bank].head, row);
+    }
+
+    /** Whether every request is to the open row of its bank. */
+    bool only_hits() const {
+        for (const std::uint16_t bank : active_) {
+            const Bank &b = banks_[bank];
+            for (std::uint16_t s = b.head; s != kNone; s = slots_[s].next) {
+                if (b.hit == kNone || slots_[s].request.at.row != slots_[b.hit].request.at.row) {
+                    return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    /** Move every request to the row `rows` further on (modulo `row_count`). */
+    void shift_rows(std::uint32_t rows, std::uint32_t row_count) {
+        for (const std::uint16_t bank : active_) {
+            for (std::uint16_t s = banks_[bank].head; s != kNone; s = slots_[s].next) {
+                std::uint32_t &row = slots_[s].request.at.row;
+                row = (row + rows) % row_count;
+            }
+        }
+    }
+
+    /**
+     * Whether this queue is `earlier` with every request replaced by one to the same row that came `newer` later: a
+     * scheduler cannot tell the two apart.
+     */
+    bool same_but_newer(const RequestQueue &earlier, std::uint64_t newer) const {
+        if (size() != earlier.size() || active_.size() != earlier.active_.size()) {
+            return false;
+        }
+        for (const std::uint16_t bank : active_) {
+            std::uint16_t a = banks_[bank].head;
+            std::uint16_t b = earlier.banks_[bank].head;
+            for (; a != kNone && b != kNone; a = slots_[a].next, b = earlier.slots_[b].next) {
+                const Request &x = slots_[a].request;
+                const Request &y = earlier.slots_[b].request;
+                if (x.at.row != y.at.row || x.age != y.age + newer || x.transfer != y.transfer ||
+                    x.outcome != y.outcome) {
+                    return false;
+                }
+            }
+            if (a != b) {
+                return false;
+            }
+        }
+        return true;
     }
 
   private:

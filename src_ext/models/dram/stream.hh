@@ -2,7 +2,6 @@
 // The requests of one transfer in one channel, in the order in which they are offered to the controller.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "models/dram/address_map.hh"
@@ -21,6 +20,8 @@ class Stream {
           write_share_(static_cast<std::int64_t>(writes_left_)) {}
 
     std::uint64_t left() const { return reads_left_ + writes_left_; }
+    /** Burst number of the next request, counted in the channel, of a stream in one direction. */
+    std::uint64_t position() const { return reads_left_ ? reads_.index() : writes_.index(); }
     bool one_direction() const { return reads_left_ == 0 || writes_left_ == 0; }
 
     /** Direction of the next request. */
@@ -39,18 +40,11 @@ class Stream {
         }
     }
 
-    /** How `count` requests from here on split into reads; the rest are writes. */
-    std::uint64_t reads_among(std::uint64_t count) const {
-        const long double share = static_cast<long double>(reads_left_) / static_cast<long double>(left());
-        return static_cast<std::uint64_t>(std::llround(share * static_cast<long double>(count)));
-    }
-
-    /** Leave out `reads` reads and `writes` writes. */
-    void skip(std::uint64_t reads, std::uint64_t writes) {
-        reads_.seek(reads_.index() + reads);
-        writes_.seek(writes_.index() + writes);
-        reads_left_ -= reads;
-        writes_left_ -= writes;
+    /** Leave out the next `count` requests of a stream in one direction. */
+    void skip(std::uint64_t count) {
+        AddressMap::Cursor &cursor = reads_left_ ? reads_ : writes_;
+        cursor.seek(cursor.index() + count);
+        (reads_left_ ? reads_left_ : writes_left_) -= count;
     }
 
   private:

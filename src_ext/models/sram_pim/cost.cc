@@ -268,6 +268,7 @@ void CostModel::add_pass(TileCost &total, const Pass &pass) const {
             // Every unit takes the same time; only the last one has no successor whose weights must come.
             double period = 0.0;
             double last_work = 0.0;
+            std::uint64_t seen = 0;
             for (std::size_t i = 0; i < n_slots; ++i) {
                 const std::uint64_t miss = lookup_cycles(slots_[i].weights);
                 const double each = (1.0 - pass.hits.rate) * static_cast<double>(miss) +
@@ -275,7 +276,10 @@ void CostModel::add_pass(TileCost &total, const Pass &pass) const {
                 last_work = static_cast<double>(fixed[i]) + static_cast<double>(lookups) * each;
                 period += std::max(last_work, fill(slots_[(i + 1) % n_slots].weights));
                 const std::uint64_t all = lookups * units;
-                const std::uint64_t hits = round_cycles(static_cast<double>(all) * pass.hits.rate);
+                // Rounding the running total keeps the rate; rounding each table's share would lose up to half a hit a
+                // table.
+                seen += all;
+                const std::uint64_t hits = round_cycles(static_cast<double>(seen) * pass.hits.rate) - part_hits;
                 part_hits += hits;
                 part_lookup_cycles += (all - hits) * miss + hits * params_.prt_hit_cycles;
             }
