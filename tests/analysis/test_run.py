@@ -55,6 +55,13 @@ def test_truncated_anywhere(n1: Path, name: str) -> None:
             load_run(n1)
 
 
+def test_a_last_line_without_its_end_is_truncated(n1: Path) -> None:
+    """Cut right after a number, a line can still be JSON by chance; its end of line shows that it is whole."""
+    (n1 / "roi.jsonl").write_bytes((n1 / "roi.jsonl").read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"roi\.jsonl: the last line does not end"):
+        load_run(n1)
+
+
 def test_no_such_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such folder"):
         load_run(tmp_path / "none")
