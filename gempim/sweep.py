@@ -36,9 +36,11 @@ from tqdm import tqdm
 
 from gempim.experiment import Experiment, resolve
 from gempim.quantity import DataError, load_toml
-from gempim.simulate import simulate
+from gempim.rundir import is_complete
+from gempim.simulate import run_path, simulate
 
 _SWEEP_KEYS = {"name", "baseline"}
+_RUNS_PER_WORKER = 10
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,13 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int | None = None) -> list[Path
     """
     jobs = jobs or os.cpu_count() or 1
     command = list(sys.argv)
-    out: list[Path] = []
-    with _progress(len(sweep.points), sweep.name) as bar:
-        tasks = (joblib.delayed(_one)(p, root, command) for p in sweep.points)
-        for path in joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size="auto")(tasks):
-            out.append(path)
+    paths = [run_path(p, root) for p in sweep.points]
+    missing = [p for p, path in zip(sweep.points, paths, strict=True) if not is_complete(path)]
+    with _progress(len(paths), sweep.name) as bar:
+        bar.update(len(paths) - len(missing))
+        # Starting worker processes costs seconds: not for a handful of runs.
+        workers = min(jobs, max(1, len(missing) // _RUNS_PER_WORKER))
+        tasks = (joblib.delayed(_one)(p, root, command) for p in missing)
+        for _ in joblib.Parallel(n_jobs=workers, return_as="generator", batch_size="auto")(tasks):
             bar.update()
-    return out
+    return paths
