@@ -72,7 +72,8 @@ void bind_dram(py::module_ &m) {
             "Counters of all channels by name (dram_counter_info), up to now_ps.")
         .def("reset_counters", &DramSystem::reset_counters, "Finish what is queued and set every counter to zero.")
         .def("record_trace", &DramSystem::record_trace, py::arg("limit"),
-             "Record the next `limit` commands of every channel (0: stop). Raises RuntimeError when fast-forwarding.")
+             "Finish what is queued, then record the next `limit` commands of every channel (0: stop). Raises "
+             "RuntimeError when fast-forwarding.")
         .def("trace", &trace_to_list, kTraceDoc)
         .def_property_readonly("trace_truncated", &DramSystem::trace_truncated,
                                "Whether a channel had more commands than the limit.")

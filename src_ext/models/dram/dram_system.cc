@@ -146,30 +146,32 @@ void DramSystem::advance(Ps time) {
     now_ = std::max(now_, time);
 }
 
-/** A copy of `cls` that has served all its requests. */
-DramSystem::ChannelClass DramSystem::finished(const ChannelClass &cls) const {
-    ChannelClass copy = cls;
-    copy.controller.finish_all(trace_of(copy));
-    return copy;
+/** Copies of all classes that have served all their requests and let time pass to the end of the last channel. */
+std::vector<DramSystem::ChannelClass> DramSystem::finished(Ps &end) const {
+    std::vector<ChannelClass> copies = classes_;
+    end = now_;
+    for (ChannelClass &cls : copies) {
+        cls.controller.finish_all(trace_of(cls));
+        end = std::max({end, cls.controller.now(), cls.controller.last_beat()});
+    }
+    for (ChannelClass &cls : copies) {
+        cls.controller.run_until(end, trace_of(cls));
+    }
+    return copies;
 }
 
 DramCounters DramSystem::counters() const {
-    std::vector<ChannelClass> done;
-    Ps end = now_;
-    for (const ChannelClass &cls : classes_) {
-        done.push_back(finished(cls));
-        end = std::max({end, done.back().controller.now(), done.back().controller.last_beat()});
-    }
+    Ps end = 0;
     DramCounters sum;
-    for (ChannelClass &cls : done) {
-        cls.controller.run_until(end, nullptr);
-        const DramCounters one = cls.controller.counters(std::max(end, cls.controller.now()));
-        std::vector<std::uint64_t> values;
+    for (const ChannelClass &cls : finished(end)) {
+        const DramCounters channel = cls.controller.counters(end);
+        std::vector<std::uint64_t> one;
         DramCounters::visit(
-            one, [&](const char *, const std::uint64_t &v, const char *, const char *) { values.push_back(v); });
+            channel, [&](const char *, std::uint64_t value, const char *, const char *) { one.push_back(value); });
         std::size_t i = 0;
-        DramCounters::visit(
-            sum, [&](const char *, std::uint64_t &v, const char *, const char *) { v += values[i++] * cls.members; });
+        DramCounters::visit(sum, [&](const char *, std::uint64_t &value, const char *, const char *) {
+            value += one[i++] * cls.members;
+        });
     }
     sum.read_bytes = read_bytes_;
     sum.write_bytes = write_bytes_;
@@ -177,16 +179,10 @@ DramCounters DramSystem::counters() const {
 }
 
 void DramSystem::reset_counters() {
-    Ps end = now_;
+    classes_ = finished(now_);
     for (ChannelClass &cls : classes_) {
-        cls.controller.finish_all(trace_of(cls));
-        end = std::max({end, cls.controller.now(), cls.controller.last_beat()});
+        cls.controller.reset_counters(now_);
     }
-    for (ChannelClass &cls : classes_) {
-        cls.controller.run_until(end, trace_of(cls));
-        cls.controller.reset_counters(std::max(end, cls.controller.now()));
-    }
-    now_ = end;
     read_bytes_ = 0;
     write_bytes_ = 0;
 }
@@ -195,6 +191,7 @@ void DramSystem::record_trace(std::size_t limit) {
     if (fast_forward_) {
         throw std::logic_error("dram: a trace needs every command; construct the DramSystem with fast_forward = false");
     }
+    classes_ = finished(now_);
     tracing_ = limit > 0;
     for (ChannelClass &cls : classes_) {
         cls.trace = {};
@@ -203,9 +200,11 @@ void DramSystem::record_trace(std::size_t limit) {
 }
 
 std::vector<ChannelCommand> DramSystem::trace() const {
+    Ps end = 0;
+    const std::vector<ChannelClass> done = finished(end);
     std::vector<ChannelCommand> out;
     for (std::uint32_t c = 0; c < subchannels(); ++c) {
-        for (const TracedCommand &t : finished(classes_[class_of_[c]]).trace.commands) {
+        for (const TracedCommand &t : done[class_of_[c]].trace.commands) {
             out.push_back({c, t});
         }
     }
@@ -213,8 +212,9 @@ std::vector<ChannelCommand> DramSystem::trace() const {
 }
 
 bool DramSystem::trace_truncated() const {
-    return std::any_of(classes_.begin(), classes_.end(),
-                       [&](const ChannelClass &c) { return finished(c).trace.truncated; });
+    Ps end = 0;
+    const std::vector<ChannelClass> done = finished(end);
+    return std::any_of(done.begin(), done.end(), [](const ChannelClass &c) { return c.trace.truncated; });
 }
 
 } // namespace gempim::dram

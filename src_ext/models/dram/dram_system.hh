@@ -81,10 +81,10 @@ class DramSystem final : public MemoryPort {
     /** Finish what is queued, then set every counter to zero. */
     void reset_counters();
 
-    /** Record the next `limit` commands of every channel; forgets what was recorded. @throws std::logic_error if
-     * fast-forwarding */
+    /** Finish what is queued, then record the next `limit` commands of every channel; forgets what was recorded.
+     * @throws std::logic_error if fast-forwarding */
     void record_trace(std::size_t limit);
-    /** Commands recorded so far, channel by channel in order of time, those of queued requests included. */
+    /** Commands recorded up to the same time as `counters`, channel by channel in order of time. */
     std::vector<ChannelCommand> trace() const;
     /** Whether a channel had more commands than the limit. */
     bool trace_truncated() const;
@@ -113,7 +113,7 @@ class DramSystem final : public MemoryPort {
     void split_classes(const std::vector<std::pair<LocalRange, LocalRange>> &ranges);
     Ps run_class(ChannelClass &cls, LocalRange reads, LocalRange writes, Ps start);
     Trace *trace_of(ChannelClass &cls) const { return tracing_ ? &cls.trace : nullptr; }
-    ChannelClass finished(const ChannelClass &cls) const;
+    std::vector<ChannelClass> finished(Ps &end) const;
 
     DramParams params_;
     AddressMap map_;
