@@ -163,11 +163,12 @@ class _Devices:
         self.pim: Any = None
         if "sram_pim" in system.sections:
             pim_params = system.values("sram_pim")
-            if pim_params["slices"] != self.llc.slices:
-                raise DataError(
-                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal"
-                    f" llc.slices ({self.llc.slices})"
-                )
+            for key in ("slices", "slice_bytes"):
+                if pim_params[key] != getattr(self.llc, key):
+                    raise DataError(
+                        f"{system.name}: sram_pim.{key} = {pim_params[key]}: must equal"
+                        f" llc.{key} ({getattr(self.llc, key)})"
+                    )
             self.pim = _made(system, lambda: _engine.SramPim(pim_params))
             self.pim_host = PimHostParams(**system.values("pim_host"))
             self.patterns = _patterns().for_model(model.name)
@@ -426,7 +427,7 @@ class EmbeddedEngine:
         """A matrix product on the C-SRAM arrays: `instances` products of [m, k] x [n, k]^T, one after another."""
         d = self.devices
         assert op.weight_type is not None
-        plan = d.pim.plan(op.m, op.n, op.k, op.weight_type)
+        plan = _made(d.system, lambda: d.pim.plan(op.m, op.n, op.k, op.weight_type))
         hit_rate = self._hit_rate(op, plan)
         quant = d.cpu.quantize(op.instances * op.m, op.k, op.weight_type)
         commands = plan["tiles"] * op.instances
