@@ -51,9 +51,9 @@ UNITS = {
 def tidy(results: Iterable[Result], extra_keys: Sequence[str] = ()) -> pd.DataFrame:
     """One row a phase of each result.
 
-    `extra_keys` are dotted manifest keys (``experiment.system.sram_pim.nbw``) that become key columns. A run without the
-    section of a key (a baseline has no ``sram_pim``) has None there. Raises RunError for a key that is missing in a
-    section that the run has, or whose section no run has; DataError when two rows agree in all keys.
+    `extra_keys` are dotted manifest keys (``experiment.system.sram_pim.nbw``) that become key columns. A run
+    without the section of a key (a baseline has no ``sram_pim``) has None there. Raises RunError for a key that is
+    missing in a section that the run has, or whose section no run has; DataError when two rows agree in all keys.
     """
     results = list(results)
     extra = {key: extra_values(results, key) for key in extra_keys}

@@ -80,7 +80,7 @@ def test_runs_that_no_key_tells_apart_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_parameter_that_only_some_systems_have(tmp_path: Path) -> None:
-    """A sweep over a PIM parameter: empty for the baseline, which still is the baseline of every row; typos stay errors."""
+    """A sweep over a PIM parameter: empty for the baseline, which stays the baseline of every row; typos fail."""
     key = "experiment.system.sram_pim.nbw"
     base = result(tmp_path / "base")
     swept = {
