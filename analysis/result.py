@@ -234,7 +234,7 @@ def _check_memory(run: Run, table: EnergyTable) -> None:
     if named and table.memory.lower() not in named and any("system.dram.acts" in s for s in run.sections):
         raise DataError(
             f"{run.path}: the system's memory is {', '.join(sorted(named))}, but energy table {table.name} is for "
-            f"{table.memory}"
+            f"{table.memory} (system.energy_table in the system's file names another; data/energy has the shipped ones)"
         )
 
 

@@ -123,6 +123,14 @@ class Run:
             done.append(part)
         return plain(at)
 
+    def has(self, dotted: str) -> bool:
+        """Whether the manifest has this dotted key, with a value or as a section."""
+        try:
+            self.lookup(dotted)
+        except RunError:
+            return False
+        return True
+
     def rois_of(self, label: str) -> tuple[Roi, ...]:
         """Regions of interest with this label, in order."""
         return tuple(roi for roi in self.rois if roi.label == label)

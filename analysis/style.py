@@ -52,7 +52,7 @@ RC: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "savefig.dpi": 200,
+    "savefig.dpi": 150,
     "svg.fonttype": "none",
     "svg.hashsalt": "gempim",
     "pdf.fonttype": 42,

@@ -51,13 +51,23 @@ UNITS = {
 def tidy(results: Iterable[Result], extra_keys: Sequence[str] = ()) -> pd.DataFrame:
     """One row a phase of each result.
 
-    `extra_keys` are dotted manifest keys (``experiment.system.sram_pim.nbw``) that become key columns. Raises RunError
-    for a key that a run does not have, DataError when two rows agree in all keys.
+    `extra_keys` are dotted manifest keys (``experiment.system.sram_pim.nbw``) that become key columns. A run
+    without the section of a key (a baseline has no ``sram_pim``) has None there. Raises RunError for a key that is
+    missing in a section that the run has, or whose section no run has; DataError when two rows agree in all keys.
     """
-    rows = [_row(result, phase, extra_keys) for result in results for phase in result.phases]
+    results = list(results)
+    extra = {key: extra_values(results, key) for key in extra_keys}
+    rows = [
+        _row(result, phase, {key: values[i] for key, values in extra.items()})
+        for i, result in enumerate(results)
+        for phase in result.phases
+    ]
     if not rows:
         raise DataError("no results to tabulate")
     frame = pd.DataFrame(rows)
+    for key in extra_keys:
+        # Otherwise pandas makes floats of whole numbers as soon as one cell is empty.
+        frame[key] = pd.Series([row[key] for row in rows], dtype=object)
     keys = [*KEYS, *extra_keys]
     twice = frame[frame.duplicated(keys, keep=False)]
     if len(twice):
@@ -69,6 +79,15 @@ def tidy(results: Iterable[Result], extra_keys: Sequence[str] = ()) -> pd.DataFr
         )
     frame.attrs["keys"] = keys
     return frame
+
+
+def extra_values(results: Sequence[Result], key: str) -> list[Any]:
+    """The value of a dotted manifest key in each result, None where the run lacks the key's section; see `tidy`."""
+    section = key.rpartition(".")[0]
+    has = [not section or result.run.has(section) for result in results]
+    if results and not any(has):
+        results[0].run.lookup(key)
+    return [result.run.lookup(key) if there else None for result, there in zip(results, has, strict=True)]
 
 
 def compare(
@@ -94,17 +113,21 @@ def compare(
         raise DataError(
             f"no run of baseline {baseline!r}{suggest(baseline, systems)} (there are: {', '.join(systems)})"
         )
-    base = frame[frame["system"] == baseline]
+    records = frame.to_dict("records")
+    base: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
+    for row in records:
+        if row["system"] == baseline:
+            base.setdefault(tuple(row[name] for name in match), []).append(row)
     ratios: list[dict[str, float]] = []
-    for _, row in frame.iterrows():
-        found = base[(base[list(match)] == row[list(match)]).all(axis=1)]
+    for row in records:
+        found = base.get(tuple(row[name] for name in match), [])
         if len(found) != 1:
             what = ", ".join(f"{name} {row[name]}" for name in match)
             raise DataError(
                 f"{row['system']}: {len(found)} rows of baseline {baseline} for {what}; "
                 + ("run the baseline for it" if not len(found) else "name a further match key")
             )
-        ratios.append(_ratios(row, found.iloc[0]))
+        ratios.append(_ratios(row, found[0]))
     for name in ("speedup", "j_per_token_ratio", "tokens_per_usd_ratio"):
         frame[name] = [ratio[name] for ratio in ratios]
     frame.attrs.update(keys=keys, baseline=baseline)
@@ -147,7 +170,7 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
             "system": frame["system"],
             "threads": frame["threads"].astype(str),
             "batch": frame["batch"].astype(str),
-            **{key.rpartition(".")[2]: frame[key].astype(str) for key in extra},
+            **{key.rpartition(".")[2]: ["–" if v is None else str(v) for v in frame[key]] for key in extra},
             "test": frame["test"],
             "t/s": [
                 f"{rate:.2f}" + (f" ± {std:.2f}" if std is not None and not math.isnan(std) else "")
@@ -226,7 +249,7 @@ def _plain(row: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _row(result: Result, phase: Phase, extra_keys: Sequence[str]) -> dict[str, Any]:
+def _row(result: Result, phase: Phase, extra: dict[str, Any]) -> dict[str, Any]:
     experiment = result.run.experiment
     model, workload = experiment["model"], experiment["workload"]
     return {
@@ -239,7 +262,7 @@ def _row(result: Result, phase: Phase, extra_keys: Sequence[str]) -> dict[str, A
         "engine": experiment["engine"],
         "threads": workload["threads"],
         "batch": workload["batch"],
-        **{key: result.run.lookup(key) for key in extra_keys},
+        **extra,
         "test": phase.test,
         "tokens_per_s": phase.tokens_per_s,
         "tokens_per_s_std": phase.tokens_per_s_std,

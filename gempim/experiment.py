@@ -136,7 +136,8 @@ class Experiment:
     def slug(self) -> str:
         """Readable part of the run directory's name: system and workload."""
         w = self.workload
-        model = "".join(c if c.isalnum() or c in "-._" else "-" for c in self.model.name.lower())
+        # A GGUF may call itself anything, at any length; a file name has 255 bytes.
+        model = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "-" for c in self.model.name.lower())[:64]
         pp = f"-pp{w.prompt}" if w.prompt else ""
         tg = f"-tg{w.tokens}@{w.decode_context()}" if w.tokens else ""
         return f"{self.system.name}-{model}-{self.model.quant}-b{w.batch}{pp}{tg}-t{w.threads}"
@@ -206,8 +207,12 @@ def resolve(doc: Mapping[str, Any], *, origin: str, base_dir: Path | None = None
             raise DataError(f"{origin}: workload.threads = {w.threads}: more than the {cores} cores of {system.name}")
     if "gpu" in system.sections:
         have = int(system.sections["gpu"]["memory_bytes"].value)
-        if model.bytes > have:
-            raise DataError(f"{origin}: {model.name} {model.quant} has {model.bytes} bytes; {system.name} holds {have}")
+        need = model.bytes + w.batch * model.kv_bytes(last)
+        if need > have:
+            raise DataError(
+                f"{origin}: {model.name} {model.quant} with the KV cache of {w.batch} x {last} tokens has {need} bytes;"
+                f" {system.name} holds {have} (gpu.memory_bytes)"
+            )
     return Experiment(spec.experiment.name, spec.experiment.engine, system, model, source, w)
 
 
@@ -227,6 +232,10 @@ def experiment_hash(experiment: Experiment, extra: Mapping[str, str]) -> str:
     doc = experiment.to_json()
     system = experiment.system
     # Values only: where a value was set (a file, the command line) does not make it another experiment.
-    doc["system"] = {"name": system.name, "kind": system.kind, **{s: system.values(s) for s in system.sections}}
+    # The tables it is evaluated with are part of it: the result in the run directory is theirs.
+    doc["system"] = {
+        **{key: getattr(system, key) for key in ("name", "kind", "energy_table", "price")},
+        **{s: system.values(s) for s in system.sections},
+    }
     text = json.dumps({"experiment": doc, "extra": dict(extra)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

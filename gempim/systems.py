@@ -8,6 +8,8 @@ model reads cannot be written, and a parameter that a model needs cannot be left
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -114,7 +116,12 @@ class System:
         )
         new = {**self.sections[section], name: q}
         if section == "memory" and name == "standard":
-            return replace(self, sections={**self.sections, "memory": new, "dram": load_dram(str(q.value))})
+            # Parameters of the timing set that were set on their own (in a file, on the command line) stay set.
+            old = load_dram(str(self.sections[section][name].value))
+            own = {k: v for k, v in self.sections["dram"].items() if v != old[k]}
+            sections = {**self.sections, "memory": new, "dram": {**load_dram(str(q.value)), **own}}
+            table = _energy_table_for(self.energy_table, str(self.sections[section][name].value), str(q.value))
+            return replace(self, sections=sections, energy_table=table)
         return replace(self, sections={**self.sections, section: new})
 
     def to_json(self) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def _coerce(raw: Any, spec: FieldSpec, *, where: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: expected a number of {spec.unit} ({spec.description}), got {raw!r}")
     if spec.type == "int":
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise DataError(f"{where}: expected a whole number of {spec.unit}, got {raw!r}")
         value = int(value)
     if not spec.min <= value <= spec.max:
@@ -202,6 +209,17 @@ def load_dram(standard: str) -> dict[str, Quantity]:
     return _parse_section(doc.get("params", {}), section_schema("dram"), file=path, section="params")
 
 
+def _energy_table_for(table: str, old: str, new: str) -> str:
+    """The shipped energy table that differs from the shipped `table` in its DRAM only: `new` instead of `old`.
+
+    Without such a table (or with a table of the user's own) `table` itself: the evaluation checks that it fits.
+    """
+    folder = DATA / "energy"
+    parts = {p.stem: load_toml(p).get("include", []) for p in sorted(folder.glob("*.toml"))}
+    wanted = [part if part != f"dram-{old}" else f"dram-{new}" for part in parts.get(table, [])]
+    return next((name for name, include in parts.items() if wanted and include == wanted), table)
+
+
 def list_systems() -> list[str]:
     """Names of the systems that ship with gempim."""
     return sorted(p.stem for p in (DATA / "systems").glob("*.toml"))
@@ -227,6 +245,7 @@ def load_system(name: str) -> System:
     return _load(path, seen=())
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEAD = ("name", "title", "kind", "description")
 _HEAD_MORE = ("extends", "energy_table", "price", "not_modelled")
 
@@ -252,6 +271,11 @@ def _load(path: Path, *, seen: tuple[Path, ...]) -> System:
     for key in _HEAD:
         if not isinstance(head[key], str):
             raise DataError(f"{path}: system.{key}: expected a string, got {head[key]!r}")
+    if not _NAME.fullmatch(head["name"]):
+        raise DataError(
+            f"{path}: system.name = {head['name']!r}: it names run directories; allowed are letters, digits, '.', '_'"
+            " and '-', 64 at most, and a letter or digit first"
+        )
     kind = head["kind"]
     if kind not in KINDS:
         raise DataError(f"{path}: system.kind = {kind!r}: allowed are {', '.join(KINDS)}")
@@ -270,6 +294,9 @@ def _load(path: Path, *, seen: tuple[Path, ...]) -> System:
         sections[section] = _parse_section(raw, schema, file=path, section=section, inherited=inherited)
     if "memory" in sections:
         timing = load_dram(str(sections["memory"]["standard"].value))
+        if base is not None and "dram" in base.sections:
+            parent_timing = load_dram(str(base.sections["memory"]["standard"].value))
+            timing |= {k: v for k, v in base.sections["dram"].items() if v != parent_timing[k]}
         over = doc.get("dram", {})
         sections["dram"] = _parse_section(over, section_schema("dram"), file=path, section="dram", inherited=timing)
     not_modelled = [*(base.not_modelled if base else ()), *head.get("not_modelled", [])]

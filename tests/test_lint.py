@@ -78,3 +78,16 @@ def test_device_models_know_only_isa_and_the_standard_library() -> None:
             assert angled not in ("fstream", "filesystem", "iostream"), (
                 f"{path}: {angled}: no file I/O in a device model"
             )
+
+
+def test_only_text_is_tracked() -> None:
+    """No build product or download slips into a commit: every tracked file is text or a figure, at most 1 MiB."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: nothing is tracked")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"\0" not in data or path.suffix == ".png", f"{name} is binary"
+            assert len(data) <= 1 << 20, f"{name} has {len(data)} bytes"

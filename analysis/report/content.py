@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from gempim.analysis.energy import inside
-from gempim.analysis.plots import MAX_BARS, labels
 from gempim.analysis.result import Result
+from gempim.analysis.selection import bits_per_weight, systems_of
 from gempim.analysis.table import headline, markdown, significant
 from gempim.analysis.validation import Outcome
 
 _NUMBER = re.compile(r"^[^\w-]{0,4}(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?([KMBT]))?(?=$|[ x%±])")
-_MOST_SENTENCES = 3
-_LIFTED = ("model", "size", "params", "quant", "threads", "batch")
+_LIFTED = ("model", "quant", "threads", "batch", "test")
+_GROUPED = ("model", "quant", "batch", "test")
+_NARROW = ("model", "run", "case")
 _SI = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _WRAP = ("source", "reason", "formula", "claim", "scope", "about", "note", "versions", "sha256")
 
 
 class Cell(NamedTuple):
-    """Text of a cell, and the number by which it sorts (None: by its text)."""
+    """Text of a cell, the number by which it sorts (None: by its text), and classes that say what it is."""
 
     text: str
     sort: float | None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts, ready for HTML and Markdown."""
+    """A table of texts, ready for HTML and Markdown.
+
+    `heads` are headings over several columns with their widths; `starts` are the rows that begin a group.
+    """
 
     columns: list[str]
     rows: list[list[Cell]]
-    foot: list[list[Cell]]
     numeric: list[str]
     wrap: list[str]
     markdown: str
     caption: str = ""
+    heads: tuple[tuple[str, int], ...] = ()
+    starts: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, caption: str = "", foot: int = 0) -> Table:
-        """From a frame of texts; a column of numbers is numeric. The last `foot` rows never sort."""
+    def of(cls, frame: pd.DataFrame, caption: str = "") -> Table:
+        """From a frame of texts; a column of numbers is numeric."""
         columns = [str(c) for c in frame.columns]
         rows = [[Cell(str(v), _sort_key(str(v))) for v in row] for row in frame.itertuples(index=False)]
         numeric = [
@@ -58,8 +63,27 @@ class Table:
         ]
         rows = [[c if n in numeric else Cell(c.text, None) for c, n in zip(r, columns, strict=True)] for r in rows]
         wrap = [c for c in columns if c in _WRAP]
-        body, feet = (rows[:-foot], rows[-foot:]) if foot else (rows, [])
-        return cls(columns, body, feet, numeric, wrap, markdown(frame) if columns else "", caption)
+        return cls(columns, rows, numeric, wrap, markdown(frame) if columns else "", caption)
+
+    def kind(self, column: str) -> str:
+        """What stands in a column, as a class."""
+        narrow = "narrow" if column in _NARROW else ""
+        return "num" if column in self.numeric else "wrap" if column in self.wrap else narrow
+
+    def grouped(self, by: Sequence[str]) -> Table:
+        """With a group for each run of rows that agree in the columns `by`, where what repeats is marked as such."""
+        places = [self.columns.index(name) for name in by if name in self.columns]
+        rows, starts = [], set()
+        for i, row in enumerate(self.rows):
+            before = self.rows[i - 1] if i else None
+            again = [
+                bool(before) and all(before[q].text == row[q].text for q in places[: n + 1]) for n in range(len(places))
+            ]
+            if not all(again) or not before:
+                starts.add(i)
+            marked = {place for place, same in zip(places, again, strict=True) if same}
+            rows.append([cell._replace(kind="again") if n in marked else cell for n, cell in enumerate(row)])
+        return replace(self, rows=rows, starts=frozenset(starts))
 
 
 def _sort_key(text: str) -> float | None:
@@ -81,58 +105,6 @@ def _listing(names: Iterable[str], most: int = 4) -> str:
     return " and ".join([", ".join(unique[:-1]), unique[-1]]) if len(unique) > 1 else unique[0]
 
 
-def _leading(frame: pd.DataFrame, baseline: str) -> list[pd.Series]:
-    """The best row of each system that is not the baseline, decode before prefill, PIM systems first."""
-    others = frame[frame["system"] != baseline]
-    decode = others[others["test"].str.startswith("tg")]
-    others = decode if len(decode) else others
-    rows = [others.loc[group["speedup"].idxmax()] for _, group in others.groupby("system", sort=False)]
-    return sorted(rows, key=lambda row: (not row["pim_commands"], -row["speedup"]))
-
-
-def lead(frame: pd.DataFrame, baseline: str | None) -> list[str]:
-    """One sentence a system that answers the question, with the conditions under which it is true."""
-    rows = _leading(frame, baseline) if baseline else []
-    if not rows:
-        decode = frame[frame["test"].str.startswith("tg")]
-        shown = decode if len(decode) else frame
-        top = shown.loc[shown["tokens_per_s"].idxmax()]
-        return [f"{top['system']}: {significant(top['tokens_per_s'])} tokens per second ({_conditions(top)})."]
-    sentences = []
-    for row in rows[:_MOST_SENTENCES]:
-        energy = row["j_per_token_ratio"]
-        sentences.append(
-            f"{row['system']} makes {significant(row['speedup'])}x the tokens per second of {baseline} and "
-            f"{significant(row['tokens_per_usd_ratio'])}x the tokens per dollar"
-            + ("" if math.isnan(energy) else f", at {significant(energy)}x the energy per token")
-            + f" ({_conditions(row)})."
-        )
-    return sentences
-
-
-def _conditions(row: Any) -> str:
-    return f"{row['model']} {row['quant']}, {row['test']}, batch {row['batch']}, {row['engine']} engine"
-
-
-def cards(frame: pd.DataFrame, baseline: str | None) -> list[dict[str, str]]:
-    """The figures that people look for first: of the PIM system when there is one, otherwise of the fastest system."""
-    rows = _leading(frame, baseline) if baseline else []
-    if not rows:
-        return []
-    best = rows[0]
-    bound = "at least, per token" if best["energy_is_lower_bound"] else "per token"
-    return [
-        {
-            "value": f"{significant(best['speedup'])}x",
-            "text": f"speedup of {best['system']} over {baseline}, {best['test']}",
-        },
-        {"value": significant(best["tokens_per_s"]), "text": f"tokens per second on {best['system']}"},
-        {"value": f"{significant(best['j_per_token'])} J", "text": f"{bound} on {best['system']}"},
-        {"value": f"${significant(best['usd_per_million_tokens'])}", "text": f"per million tokens on {best['system']}"},
-        {"value": f"{significant(best['tokens_per_usd_ratio'])}x", "text": f"tokens per dollar over {baseline}"},
-    ]
-
-
 def boundaries(results: Sequence[Result]) -> list[str]:
     """What is inside each system's joule figure, what is outside of all, and what is unknown."""
     within: dict[str, str] = {}
@@ -148,46 +120,111 @@ def boundaries(results: Sequence[Result]) -> list[str]:
     return out
 
 
-def headline_table(frame: pd.DataFrame) -> Table:
-    """The llama-bench-shaped table; on a page, what is equal in all rows stands in the caption."""
-    full = headline(frame)
-    same = [c for c in _LIFTED if c in full and len(full) > 1 and full[c].nunique() == 1]
-    caption = "All rows: " + ", ".join(f"{c} {full[c].iloc[0]}" for c in same) if same else ""
-    return replace(Table.of(full.drop(columns=same), caption), markdown=markdown(full))
+def in_order(results: Sequence[Result], baseline: str | None) -> list[Result]:
+    """Results by model, bit width, batch and threads, so that what compares stands together, the baseline first."""
+    models = list(dict.fromkeys(r.run.experiment["model"]["name"] for r in results))
+    systems = systems_of(results, baseline)
+
+    def place(result: Result) -> tuple[object, ...]:
+        workload = result.run.experiment["workload"]
+        model = result.run.experiment["model"]
+        where = (models.index(model["name"]), bits_per_weight(result), model["quant"], workload["batch"])
+        return (*where, workload["threads"], workload["context"], systems.index(result.run.system))
+
+    return sorted(results, key=place)
 
 
-def energy_parts(results: Sequence[Result]) -> Table:
-    """Joules per token by component, one column a run and phase, with the total."""
-    columns: dict[str, dict[str, float]] = {}
-    totals: dict[str, str] = {}
-    shown = results[:MAX_BARS]
-    for name, result in zip(labels(results), shown, strict=False):
+def headline_table(frame: pd.DataFrame, results: Sequence[Result], baseline: str | None) -> Table:
+    """The llama-bench-shaped table, rows that compare together; on a page, what is equal in all rows is its caption.
+
+    `results` are in the order of `in_order`.
+    """
+    rows = {(str(run), str(test)): i for i, (run, test) in enumerate(zip(frame["run"], frame["test"], strict=True))}
+    models = list(dict.fromkeys(r.run.experiment["model"]["name"] for r in results))
+    first: dict[tuple[object, ...], int] = {}
+    keyed = []
+    for result in results:
         for phase in result.phases:
-            column = f"{name}, {phase.label}"
-            columns[column] = phase.j_per_token_by_component()
-            totals[column] = (">= " if phase.energy.is_lower_bound else "") + significant(phase.j_per_token)
-    parts = list(dict.fromkeys(part for column in columns.values() for part in column))
-    frame = pd.DataFrame(
-        {
-            "J/token": [*parts, "total"],
-            **{
-                name: [*(significant(column[p]) if p in column else "–" for p in parts), totals[name]]
-                for name, column in columns.items()
-            },
-        }
+            workload, model = result.run.experiment["workload"], result.run.experiment["model"]
+            key = (models.index(model["name"]), model["quant"], workload["batch"], workload["threads"], phase.test)
+            keyed.append((first.setdefault(key, len(first)), rows[result.run.name, phase.test]))
+    order = [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
+    ordered = frame.iloc[order]
+    ordered.attrs.update(frame.attrs)
+    full = headline(ordered)
+    sizes = {
+        (m, q): (s, p) for m, q, s, p in zip(full["model"], full["quant"], full["size"], full["params"], strict=True)
+    }
+    about = "; ".join(
+        f"{model}: {next(p for (m, _), (_, p) in sizes.items() if m == model)} parameters, "
+        + ", ".join(f"{size} as {quant}" for (m, quant), (size, _) in sizes.items() if m == model)
+        for model in models
     )
-    left = f"The first {MAX_BARS} of {len(results)} runs; report.json has all." if len(results) > MAX_BARS else ""
-    return Table.of(frame, left, foot=1)
+    same = [c for c in _LIFTED if len(full) > 1 and full[c].nunique() == 1]
+    caption = f"{about}." + (" All rows: " + ", ".join(f"{c} {full[c].iloc[0]}" for c in same) + "." if same else "")
+    lead = [c for c in ("model", "quant", "batch", "test", "threads", *full.columns) if c in full]
+    front = list(dict.fromkeys([*lead, *full.columns]))
+    wanted = [c for c in front if c not in ("size", "params", *same)]
+    if "speedup" in wanted:
+        # Beside the rate that it is of, where it needs no scrolling.
+        wanted.remove("speedup")
+        wanted.insert(wanted.index("t/s") + 1, "speedup")
+    if "J/token vs base" in wanted:
+        wanted.remove("J/token vs base")
+        wanted.insert(wanted.index("J/token") + 1, "J/token vs base")
+    table = Table.of(full[wanted], caption).grouped(_GROUPED)
+    return replace(table, rows=[_judged(table, row, baseline) for row in table.rows], markdown=markdown(full))
 
 
-def cost_table(results: Sequence[Result]) -> Table:
+def _judged(table: Table, row: list[Cell], baseline: str | None) -> list[Cell]:
+    """Marks what the baseline is, and ratios on the wrong side of one."""
+    worse = {"speedup": -1.0, "J/token vs base": 1.0, "tokens/$ vs base": -1.0}
+    out = []
+    for name, cell in zip(table.columns, row, strict=True):
+        sign = worse.get(name)
+        if sign is not None and cell.sort is not None and (cell.sort - 1) * sign > 0:
+            cell = cell._replace(kind="worse")
+        elif name == "system" and cell.text == baseline:
+            cell = cell._replace(kind="base")
+        out.append(cell)
+    return out
+
+
+def energy_parts(results: Sequence[Result], names: Sequence[str]) -> Table:
+    """Joules per token, one row a run and phase, one column a component under the part of the machine that it is of."""
+    parts = {(i, phase.label): phase.j_per_token_by_component() for i, r in enumerate(results) for phase in r.phases}
+    present = dict.fromkeys(name for part in parts.values() for name in part)
+    machine = list(dict.fromkeys(name.partition(".")[0] for name in present))
+    columns = [name for part in machine for name in present if name.partition(".")[0] == part]
+    rows = []
+    for i, result in enumerate(results):
+        for phase in result.phases:
+            part = parts[i, phase.label]
+            total = (">= " if phase.energy.is_lower_bound else "") + significant(phase.j_per_token)
+            cells = {name: significant(part[name]) if name in part else "–" for name in columns}
+            rows.append({"case": names[i], "test": phase.test, "total": total, **cells})
+    table = Table.of(pd.DataFrame(rows), "Joules per token.")
+    widths = [(part, sum(name.partition(".")[0] == part for name in columns)) for part in machine]
+    short = [name.partition(".")[2] or name if name in columns else name for name in table.columns]
+    numeric = [s for s, name in zip(short, table.columns, strict=True) if name in table.numeric]
+    return replace(table, columns=short, numeric=numeric, heads=(("", 3), *widths))
+
+
+def _lifted(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Without the columns `names` that are equal in all rows, which become a caption."""
+    same = [c for c in names if len(frame) > 1 and frame[c].nunique() == 1]
+    caption = "All rows: " + "; ".join(f"{c} {frame[c].iloc[0]}" for c in same) + "." if same else ""
+    return frame.drop(columns=same), caption
+
+
+def cost_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     """Price, formula and cost of each run and phase."""
     rows = []
-    for name, result in zip(labels(results), results, strict=True):
+    for name, result in zip(names, results, strict=True):
         for phase in result.phases:
             rows.append(
                 {
-                    "system": name,
+                    "case": name,
                     "test": phase.test,
                     "$/1M tokens": significant(phase.usd_per_million_tokens),
                     "tokens/$": f"{phase.tokens_per_usd:.0f}",
@@ -197,7 +234,7 @@ def cost_table(results: Sequence[Result]) -> Table:
                     "price": result.hourly.price.key,
                 }
             )
-    return Table.of(pd.DataFrame(rows))
+    return Table.of(*_lifted(pd.DataFrame(rows), ("utilisation", "test")))
 
 
 def prices_table(results: Sequence[Result]) -> Table:
@@ -246,7 +283,7 @@ def runs_table(results: Sequence[Result]) -> Table:
                 or "–",
             }
         )
-    return Table.of(pd.DataFrame(rows))
+    return Table.of(*_lifted(pd.DataFrame(rows), ("engine", "versions", "CPU calibration")))
 
 
 def command(result: Result) -> str:

@@ -1,6 +1,6 @@
 "use strict";
 document.querySelectorAll("table.sortable").forEach(function (table) {
-  table.querySelectorAll("thead th").forEach(function (th, column) {
+  table.querySelectorAll("thead tr:last-child th").forEach(function (th, column) {
     var button = document.createElement("button");
     button.type = "button";
     button.textContent = th.textContent;
@@ -10,6 +10,7 @@ document.querySelectorAll("table.sortable").forEach(function (table) {
       var up = th.getAttribute("aria-sort") !== "ascending";
       table.querySelectorAll("thead th").forEach(function (other) { other.removeAttribute("aria-sort"); });
       th.setAttribute("aria-sort", up ? "ascending" : "descending");
+      table.classList.remove("grouped");
       var body = table.tBodies[0];
       var key = function (row) { return row.cells[column].dataset.value || row.cells[column].textContent; };
       Array.from(body.rows).sort(function (a, b) {

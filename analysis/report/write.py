@@ -13,8 +13,11 @@ import pandas as pd
 from gempim.analysis import plots
 from gempim.analysis.plots import Plot
 from gempim.analysis.report import content
+from gempim.analysis.report.lead import cards, lead
+from gempim.analysis.report.operators import MAX_RUNS, operator_rows, operator_texts
 from gempim.analysis.result import Result
 from gempim.analysis.roofline import above_roof
+from gempim.analysis.selection import labels, select
 from gempim.analysis.table import MATCH_KEYS, compare, render_table, tidy
 from gempim.analysis.validation import Outcome
 from gempim.quantity import DataError
@@ -35,8 +38,9 @@ def write_report(
     title: str | None = None,
     png: bool = True,
 ) -> Path:
-    """Write ``report.html``, ``.md``, ``.csv``, ``.json`` and ``plots/`` into `out_dir` (made when missing).
+    """Write ``report.html``, ``.md``, ``.csv``, ``.json``, ``operators.csv`` and ``plots/`` into `out_dir`.
 
+    The folder is made when it is missing.
     Returns the path of ``report.html``, which needs none of the other files.
 
     `baseline` is the system to which the others are compared (see `table.compare` for `match` and `extra_keys`);
@@ -48,18 +52,21 @@ def write_report(
     folder = Path(out_dir)
     frame = compare(results, baseline, match=match, extra_keys=extra_keys) if baseline else tidy(results, extra_keys)
     warnings = list(dict.fromkeys(w for r in results for w in (*r.warnings, *above_roof(r))))
-    groups = _figures(results, sensitivity)
+    groups = _figures(results, baseline, match, extra_keys, sensitivity)
     every = [plot for group in groups.values() for plot in group]
+    ordered = content.in_order(results, baseline)
+    names = labels(ordered, extra_keys)
+    rows = operator_rows(ordered[:MAX_RUNS], extra_keys)
     context: dict[str, Any] = {
         "title": title or content.title(results),
-        "lead": content.lead(frame, baseline),
-        "cards": content.cards(frame, baseline),
+        "lead": lead(frame, baseline, results),
+        "cards": cards(frame, baseline),
         "warnings": warnings,
-        "headline": content.headline_table(frame),
-        "energy_table": content.energy_parts(results),
+        "headline": content.headline_table(frame, ordered, baseline),
+        "energy_table": content.energy_parts(ordered, names),
         "boundaries": content.boundaries(results),
-        "operators": content.Table.of(plots.operator_table(results, _operator_phase(results))),
-        "cost_table": content.cost_table(results),
+        "operators": content.Table.of(operator_texts(rows), _operators_note(results)),
+        "cost_table": content.cost_table(ordered, names),
         "prices": content.prices_table(results),
         "validation": content.validation_table(validation) if validation else None,
         "runs": content.runs_table(results),
@@ -77,24 +84,38 @@ def write_report(
     _write(folder / "report.md", _render("report.md.j2", context))
     _write(folder / "report.csv", render_table(frame, "csv"))
     _write(folder / "report.json", _json(results, frame, warnings, context["title"], baseline, validation))
+    every_row = rows if len(ordered) <= MAX_RUNS else operator_rows(ordered, extra_keys)
+    _write(folder / "operators.csv", every_row.to_csv(index=False, lineterminator="\n"))
     for plot in every:
         _save(plot, folder / "plots", png)
     return page
 
 
-def _operator_phase(results: Sequence[Result]) -> str:
-    return "decode" if any(r.decode for r in results) else "prefill"
+def _operators_note(results: Sequence[Result]) -> str:
+    left = f"The first {MAX_RUNS} of {len(results)} runs; operators.csv has all. " if len(results) > MAX_RUNS else ""
+    return f"{left}Time per token; operators.csv has the same with every digit."
 
 
-def _figures(results: Sequence[Result], sensitivity: pd.DataFrame | None) -> dict[str, list[Plot]]:
+def _figures(
+    results: Sequence[Result],
+    baseline: str | None,
+    match: Sequence[str],
+    extra_keys: Sequence[str],
+    sensitivity: pd.DataFrame | None,
+) -> dict[str, list[Plot]]:
     phases = [label for label in ("decode", "prefill") if any(p.label == label for r in results for p in r.phases)]
-    throughput = [plots.throughput_by(results, axis, label) for label in phases[:1] for axis in ("quant", "batch")]
+    shown = [select(results, label, match=match, extra_keys=extra_keys, baseline=baseline) for label in phases]
+    throughput = [
+        plots.throughput_by(results, axis, label, match=match, extra_keys=extra_keys, baseline=baseline)
+        for label in phases[:1]
+        for axis in ("quant", "batch")
+    ]
     return {
         "throughput": [plot for plot in throughput if plot is not None],
-        "time": [plots.time_breakdown(results, label) for label in phases],
-        "energy": [plots.energy_breakdown(results, label) for label in phases],
-        "roofline": [plots.roofline(results, label) for label in phases],
-        "cost": [plots.cost_bars(results, label) for label in phases],
+        "time": [plots.time_breakdown(selection) for selection in shown],
+        "energy": [plots.energy_breakdown(selection) for selection in shown],
+        "roofline": [plots.roofline(selection) for selection in shown],
+        "cost": [plots.cost_bars(selection) for selection in shown],
         "sensitivity": [] if sensitivity is None else [plots.sensitivity_plot(sensitivity)],
     }
 

@@ -34,6 +34,13 @@ from gempim.systems import System
 
 PS = 1_000_000_000_000
 PATTERNS = "smollm2-135m"
+FLOATS = ("f32", "f16", "bf16")
+"""Weight types that no lookup table of integers serves."""
+
+# Integer sums that the cores convert: 32-bit values, four a NEON register; one load, then scvtf, fmul and fmla, as
+# pim_host.convert_cycles counts them.
+_SUM_BYTES = 4
+_CONVERT_INSTRUCTIONS = {"vector": 3 / 4, "load": 1 / 4}
 
 # A train of occurrences covers this many refresh intervals, so that refresh is in the mean of short operators too.
 _REFRESH_INTERVALS = 8
@@ -129,6 +136,14 @@ def _patterns() -> PatternStats:
     return load_patterns(PATTERNS)
 
 
+def _made(system: System, make: Callable[[], Any]) -> Any:
+    """A device model. :raises DataError: it refuses the combination of its parameters"""
+    try:
+        return make()
+    except _engine.ParamError as err:
+        raise DataError(f"{system.name}: {err}") from None
+
+
 class _Devices:
     """The device models of one system, made once a run."""
 
@@ -144,15 +159,17 @@ class _Devices:
         self.llc_bytes = self.llc.capacity()
         self.dram_params = system.values("dram")
         self.channels = int(system.values("memory")["channels"])
+        _made(system, self.dram)  # a wrong combination of timings is said now, not in the middle of a run
         self.pim: Any = None
         if "sram_pim" in system.sections:
             pim_params = system.values("sram_pim")
-            if pim_params["slices"] != self.llc.slices:
-                raise DataError(
-                    f"{system.name}: sram_pim.slices = {pim_params['slices']}: must equal"
-                    f" llc.slices ({self.llc.slices})"
-                )
-            self.pim = _engine.SramPim(pim_params)
+            for key in ("slices", "slice_bytes"):
+                if pim_params[key] != getattr(self.llc, key):
+                    raise DataError(
+                        f"{system.name}: sram_pim.{key} = {pim_params[key]}: must equal"
+                        f" llc.{key} ({getattr(self.llc, key)})"
+                    )
+            self.pim = _made(system, lambda: _engine.SramPim(pim_params))
             self.pim_host = PimHostParams(**system.values("pim_host"))
             self.patterns = _patterns().for_model(model.name)
             self.llc_bytes -= self.pim.llc_bytes_lost()
@@ -187,6 +204,7 @@ class EmbeddedEngine:
         w = experiment.workload
         self.devices = _Devices(experiment.system, experiment.model, w.threads)
         self._memo: dict[Operator, OperatorResult] = {}
+        self._refused: set[str] = set()
         # Weights and KV are used once a token, always in the same order: under LRU either all of it stays in the LLC or
         # none of it does.
         cached = max(w.prompt, w.decode_context() + w.tokens)
@@ -219,6 +237,7 @@ class EmbeddedEngine:
             if op not in self._memo:
                 self._memo[op] = self._operator(op)
             results.append(self._memo[op])
+        self._check_that_pim_worked()
         roi = Roi(label, index, tokens, w.batch, n_past, results, time.perf_counter() - started)
         for r in results:
             for key, value in r.counts.items():
@@ -263,6 +282,10 @@ class EmbeddedEngine:
         out += [*CPU_NOT_MODELLED, *_engine.dram_not_modelled()]
         if self.devices.pim is not None:
             out.append(f"SRAM-PIM: {self.devices.patterns.provenance}")
+            out += [
+                f"SRAM-PIM: products with weights of type {t} ran on the cores: {self._why_not(t)}"
+                for t in sorted(self._refused)
+            ]
         return out
 
     def peaks(self) -> dict[str, Any]:
@@ -277,12 +300,13 @@ class EmbeddedEngine:
             if k.role in ("dot", "gemv", "gemm")
         )
         flops = {"cpu": fastest * d.cpu_params.clock_hz * d.threads}
-        if d.pim is not None:
-            flops["sram_pim"] = self._pim_peak()
+        rates = self._pim_rates() if d.pim is not None else []
+        if rates:
+            flops["sram_pim"] = max(rates)
         return {"flops_per_s": flops, "dram_bytes_per_s": d.dram().peak_bytes_per_s}
 
-    def _pim_peak(self) -> float:
-        """The arrays' rate on the products of this run with an infinitely fast memory, the fastest of them [flop/s]."""
+    def _pim_rates(self) -> list[float]:
+        """The arrays' rates on the products of this run with an infinitely fast memory [flop/s]."""
         probe = _engine.SramPim(self.experiment.system.values("sram_pim"))
         rates = []
         for op in self._memo:
@@ -290,16 +314,37 @@ class EmbeddedEngine:
                 plan = probe.plan(op.m, op.n, op.k, op.weight_type)
                 t = probe.time_matmul(op.m, op.n, op.k, op.weight_type, self._hit_rate(op, plan))
                 rates.append(2 * op.m * op.n * op.k / t["end_ps"] * PS)
-        return max(rates)
+        return rates
 
     # One operator -------------------------------------------------------------------------------------------------
 
     def _operator(self, op: Operator) -> OperatorResult:
         if self.experiment.system.kind == "gpu-roofline":
             return self._on_gpu(op)
-        if self.devices.pim is not None and op.kind == "matmul" and self.devices.pim.supports(op.weight_type):
-            return self._on_pim(op)
+        if self.devices.pim is not None and op.kind == "matmul" and op.weight_type is not None:
+            if self.devices.pim.supports(op.weight_type):
+                return self._on_pim(op)
+            self._refused.add(op.weight_type)
         return self._on_cpu(op)
+
+    def _why_not(self, weight_type: str) -> str:
+        """Why the arrays do not take weights of a type."""
+        if weight_type in FLOATS:
+            return "the arrays multiply integers"
+        p = self.experiment.system.values("sram_pim")
+        return (
+            f"table, staged weights and accumulator of sram_pim.nbw = {p['nbw']} need more than"
+            f" sram_pim.array_rows = {p['array_rows']} (take a smaller nbw, nbw_auto = true, or more rows)"
+        )
+
+    def _check_that_pim_worked(self) -> None:
+        """A run of a PIM system whose quantised products all ran on the cores would be the baseline under its name."""
+        for_arrays = sorted(self._refused - set(FLOATS))
+        if for_arrays and all(r.device != "sram_pim" for r in self._memo.values()):
+            raise DataError(
+                f"{self.experiment.system.name}: no product of {self.experiment.model.name} runs on the SRAM-PIM:"
+                f" weights of type {', '.join(for_arrays)}: {self._why_not(for_arrays[0])}"
+            )
 
     def _on_gpu(self, op: Operator) -> OperatorResult:
         c = self.devices.gpu.cost(op)
@@ -382,7 +427,7 @@ class EmbeddedEngine:
         """A matrix product on the C-SRAM arrays: `instances` products of [m, k] x [n, k]^T, one after another."""
         d = self.devices
         assert op.weight_type is not None
-        plan = d.pim.plan(op.m, op.n, op.k, op.weight_type)
+        plan = _made(d.system, lambda: d.pim.plan(op.m, op.n, op.k, op.weight_type))
         hit_rate = self._hit_rate(op, plan)
         quant = d.cpu.quantize(op.instances * op.m, op.k, op.weight_type)
         commands = plan["tiles"] * op.instances
@@ -399,11 +444,13 @@ class EmbeddedEngine:
                 t = d.pim.time_matmul(
                     op.m, op.n, op.k, op.weight_type, hit_rate, dram, instance * bytes_each, now
                 )  # fmt: skip
-                convert = t["counters"]["cpu_converts"] * d.pim_host.convert_cycles / d.threads * d.cycle_ps
-                now = t["end_ps"] + round(convert)
+                values = t["counters"]["cpu_converts"]
+                convert = values * d.pim_host.convert_cycles / d.threads * d.cycle_ps
+                from_llc = values * _SUM_BYTES / d.llc_bytes_per_s() * PS
+                now = t["end_ps"] + round(max(convert, from_llc))
                 sums["compute_ps"] += t["compute_ps"]
                 sums["load_ps"] += t["load_ps"]
-                sums["cpu_ps"] += round(convert)
+                sums["cpu_ps"] += round(max(convert, from_llc))
                 for key, value in t["counters"].items():
                     sums[key] = sums.get(key, 0) + value
             pim_counts.update(dict.fromkeys(t["counters"], 0))
@@ -415,8 +462,13 @@ class EmbeddedEngine:
         # Every core waits in `lutmm` without spinning; only quantisation, issue and conversion are core work.
         self._add_cpu(stats, quant, op.count)
         issued = issue_cycles * d.threads * op.count
-        stats["system.cpu.busyCycles"] += issued + cpu_ps * d.threads / d.cycle_ps
+        converts = counts["cpu_converts"]
+        stats["system.cpu.busyCycles"] += issued + converts * d.pim_host.convert_cycles
         stats["system.cpu.instructions::scalar"] += commands * d.pim_host.issue_cycles * op.count
+        for kind, each in _CONVERT_INSTRUCTIONS.items():
+            stats[f"system.cpu.instructions::{kind}"] += converts * each
+        for level in ("l1d", "l2", "llc"):
+            stats[f"system.{level}.bytes"] += converts * _SUM_BYTES
         limiter = "overhead"
         if time_ps > 2 * overhead_ps * op.count:
             limiter = "compute" if compute >= load else "memory"

@@ -21,6 +21,7 @@ from gempim.analysis.report import write_report
 from gempim.analysis.result import Result, evaluate
 from gempim.analysis.roofline import above_roof
 from gempim.analysis.run import RunError, load_run
+from gempim.analysis.selection import labels, select
 from gempim.analysis.validation import Outcome, check, load_claims, render_page
 from gempim.quantity import DataError
 
@@ -166,7 +167,7 @@ def test_all_formats_agree(report: tuple[Path, list[Result], list[Outcome]]) -> 
 
 def test_figure_files(tmp_path: Path) -> None:
     """SVG, PNG and PDF are written, with the right magic, and twice the same."""
-    plot = plots.time_breakdown([result(tmp_path / "a")])
+    plot = plots.time_breakdown(select([result(tmp_path / "a")]))
     for ending, magic in (("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
         first = plot.save(tmp_path, ending).read_bytes()
         assert first.startswith(magic)
@@ -180,8 +181,8 @@ def test_bars_of_the_breakdowns_add_up(tmp_path: Path) -> None:
     item = result(tmp_path / "a", system="sail", pim=True)
     assert item.decode is not None
     for plot, total in (
-        (plots.time_breakdown([item]), item.decode.sim_ps / item.decode.tokens * 1e-9),
-        (plots.energy_breakdown([item]), item.decode.j_per_token),
+        (plots.time_breakdown(select([item])), item.decode.sim_ps / item.decode.tokens * 1e-9),
+        (plots.energy_breakdown(select([item])), item.decode.j_per_token),
     ):
         drawn = sum(patch.get_width() for patch in plot.figure.axes[0].patches)
         assert drawn == pytest.approx(total)
@@ -189,7 +190,7 @@ def test_bars_of_the_breakdowns_add_up(tmp_path: Path) -> None:
 
 def test_roofline_has_every_operator(tmp_path: Path) -> None:
     item = result(tmp_path / "a")
-    plot = plots.roofline([item])
+    plot = plots.roofline(select([item]))
     drawn = np.vstack([c.get_offsets() for c in plot.figure.axes[0].collections if len(c.get_offsets()) > 1])
     rows = [json.loads(line) for line in (tmp_path / "a" / "roi.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["label"] == "decode"]
@@ -216,7 +217,7 @@ def test_faster_than_the_roof_is_a_warning(tmp_path: Path) -> None:
     edit_manifest(folder, lambda m: m["experiment"]["system"].pop("peaks"))
     bare = evaluate(load_run(folder), ENERGY, PRICES)
     assert above_roof(bare) == []
-    assert "give no peaks" in plots.roofline([bare]).caption
+    assert "give no peaks" in plots.roofline(select([bare])).caption
 
 
 @pytest.mark.parametrize(
@@ -238,14 +239,16 @@ def test_bad_sensitivity_frames(change: object, expect: str) -> None:
 
 
 def test_a_sweep_says_what_its_figures_leave_out(tmp_path: Path) -> None:
-    """Thirteen runs: every one is in the table, and figures that show twelve say so."""
+    """Thirteen runs that nothing but the threads tells apart: the figures show twelve, and say so."""
     results = [result(tmp_path / str(t), threads=t, steps=1, prompt=0, seed=t) for t in range(1, 14)]
-    assert "The first 12 of 13 runs" in plots.time_breakdown(results).caption
-    assert len(set(plots.labels(results))) == 13
-    assert "of 12" not in plots.time_breakdown(results[:12]).caption
+    assert "12 of 13 decode runs" in plots.time_breakdown(select(results)).caption
+    assert len(set(labels(results))) == 13
+    assert "Shown" not in plots.time_breakdown(select(results[:12])).caption
     assert plots.throughput_by(results, "batch") is None
     with pytest.raises(DataError, match="no run has a prefill phase"):
-        plots.time_breakdown(results, "prefill")
+        select(results, "prefill")
+    with pytest.raises(DataError, match="throughput axis 'threads'"):
+        plots.throughput_by(results, "threads")
 
 
 def test_report_needs_runs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gempim.analysis.cost import load_prices
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.result import Result, evaluate
-from gempim.analysis.run import load_run
+from gempim.analysis.run import RunError, load_run
 from gempim.analysis.table import SCHEMA_VERSION, compare, render_table, si, significant, tidy
 from gempim.quantity import DataError
 
@@ -77,6 +77,41 @@ def test_runs_that_no_key_tells_apart_are_an_error(tmp_path: Path) -> None:
     assert sorted(set(frame["experiment.system.sram_pim.nbw"])) == [3, 4]
     with pytest.raises(DataError, match=r"no key 'experiment.system.sram_pim.nwb'.*did you mean 'nbw'"):
         tidy([a, b], ["experiment.system.sram_pim.nwb"])
+
+
+def test_a_parameter_that_only_some_systems_have(tmp_path: Path) -> None:
+    """A sweep over a PIM parameter: empty for the baseline, which stays the baseline of every row; typos fail."""
+    key = "experiment.system.sram_pim.nbw"
+    base = result(tmp_path / "base")
+    swept = {
+        nbw: result(
+            tmp_path / f"s{nbw}", system="sail", pim=True, seed=nbw, extra_system={"sram_pim": {"nbw": nbw, "lanes": 8}}
+        )
+        for nbw in (2, 3, 4)
+    }
+    frame = compare([base, *swept.values()], "neoverse-n1", extra_keys=[key])
+    assert list(frame[frame["system"] == "neoverse-n1"][key]) == [None, None]
+    assert [type(v) for v in frame[frame["system"] == "sail"][key]] == [int] * 6
+    assert base.decode is not None
+    for nbw, item in swept.items():
+        row = frame[(frame[key] == nbw) & (frame["test"] == "tg4 @ d512")].iloc[0]
+        assert item.decode is not None
+        assert row["speedup"] == pytest.approx(
+            item.decode.tokens / item.decode.sim_ps / (base.decode.tokens / base.decode.sim_ps)
+        )
+    markdown = render_table(frame, "md").splitlines()
+    column = [cell.strip() for cell in markdown[0].split("|")].index("nbw")
+    assert [line.split("|")[column].strip() for line in markdown[2:]] == ["–", "–", "2", "2", "3", "3", "4", "4"]
+    read = list(csv.DictReader(io.StringIO(render_table(frame, "csv"))))
+    assert [row[key] for row in read] == ["", "", "2", "2", "3", "3", "4", "4"]
+    assert json.loads(render_table(frame, "json"))["rows"][0][key] is None
+    # Missing in a section that is there: a typo, even though other runs have it.
+    half = result(tmp_path / "half", system="sail", pim=True, seed=9, extra_system={"sram_pim": {"lanes": 8}})
+    with pytest.raises(RunError, match=r"half.*no key 'experiment.system.sram_pim.nbw'"):
+        tidy([base, swept[2], half], [key])
+    # A section that no run has is a typo too.
+    with pytest.raises(RunError, match=r"no key 'experiment.system.sram_pmi.nbw'"):
+        tidy([base, swept[2]], ["experiment.system.sram_pmi.nbw"])
 
 
 def test_comparison_needs_exactly_one_baseline_row(tmp_path: Path) -> None:

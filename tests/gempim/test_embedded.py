@@ -12,6 +12,7 @@ import pytest
 from gempim import _engine
 from gempim.engines.embedded import EmbeddedEngine
 from gempim.experiment import Experiment, resolve
+from gempim.quantity import DataError
 from gempim.simulate import simulate
 
 
@@ -167,3 +168,52 @@ def test_moe_reads_each_touched_expert_once() -> None:
             per_role[o.op.name] += o.op.weight_bytes * o.op.count
             assert o.dram_read_bytes == pytest.approx(o.op.weight_bytes * o.op.count, rel=1e-6)
     assert len(per_role) == 3
+
+
+@pytest.mark.parametrize("quant", ["f16", "f32"])
+def test_a_float_model_on_a_pim_system_is_a_complete_run_that_says_so(quant: str, tmp_path: Path) -> None:
+    path = simulate(_experiment("sail", quant=quant, tokens=1), tmp_path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert any(f"type {quant} ran on the cores" in note for note in manifest["not_modelled"])
+    assert set(manifest["experiment"]["system"]["peaks"]["flops_per_s"]) == {"cpu"}
+
+
+def test_a_pim_row_on_which_the_pim_never_worked_is_refused() -> None:
+    """nbw = 5 of 4-bit weights does not fit 256 rows: all products would run on the cores, labelled SAIL."""
+    with pytest.raises(DataError, match=r"no product .* sram_pim\.nbw = 5 .*array_rows = 256"):
+        list(EmbeddedEngine(_experiment("sail", quant="q4_0", sets={"sram_pim.nbw": 5})).run())
+
+
+def test_types_that_the_arrays_cannot_take_are_named() -> None:
+    """2-bit weights fit with nbw = 5, the 6-bit logits do not: the run stands, and says what ran where."""
+    engine = EmbeddedEngine(_experiment("sail", model="llama-2-7b", quant="q2_k", sets={"sram_pim.nbw": 5}))
+    roi = next(engine.run())
+    assert {o.device for o in roi.operators if o.op.weight_type == "q2_k" and o.op.kind == "matmul"} == {"sram_pim"}
+    assert {o.device for o in roi.operators if o.op.name == "output"} == {"cpu"}
+    assert any("q6_k" in note and "nbw = 5" in note for note in engine.notes())
+
+
+@pytest.mark.parametrize("sets", [{"sram_pim.nbw": 7}, {"sram_pim.array_rows": 32}, {"sram_pim.tile_n": 8}])
+def test_an_impossible_device_is_one_clear_line(sets: dict[str, int]) -> None:
+    with pytest.raises(DataError, match=f"^sail: {next(iter(sets)).split('.')[0]}"):
+        EmbeddedEngine(_experiment("sail", sets=sets))
+
+
+def test_conversion_on_the_cores_costs_time_instructions_and_cache_traffic() -> None:
+    """One 32-bit sum an output and block of 32 weights leaves the arrays; three vector instructions take four."""
+    inside = next(EmbeddedEngine(_experiment("sail", quant="q4_0")).run())
+    outside = next(EmbeddedEngine(_experiment("sail", quant="q4_0", sets={"sram_pim.convert_in_memory": False})).run())
+    sums = sum(
+        o.op.count * o.op.n * o.op.k // 32
+        for o in outside.operators
+        if o.device == "sram_pim" and o.op.weight_type == "q4_0"
+    )
+    head = next(o.op for o in outside.operators if o.op.name == "output")
+    sums += head.n * head.k // 32 * (head.weight_type != "q4_0")
+    assert outside.counts["system.sram_pim.cpu_converts"] == sums
+    for kind, each in (("vector", 3 / 4), ("load", 1 / 4)):
+        name = f"system.cpu.instructions::{kind}"
+        assert outside.counts[name] - inside.counts[name] == pytest.approx(sums * each, rel=0.01)
+    for level in ("l1d", "l2", "llc"):
+        more = outside.counts[f"system.{level}.bytes"] - inside.counts[f"system.{level}.bytes"]
+        assert more == pytest.approx(4 * sums, rel=0.01)

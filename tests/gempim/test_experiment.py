@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,63 @@ def test_document_from_the_command_line_is_as_strict() -> None:
             },
             origin="command line",
         )
+
+
+def test_another_memory_brings_its_own_energy_table_and_keeps_what_was_set(tmp_path: Path) -> None:
+    """DDR4 joules for DDR5 commands would be an error; a timing that was set must survive whatever the order is."""
+    sets = ['"dram.tREFI_ps" = 1950000', '"memory.standard" = "ddr5-4800"']
+    timings = []
+    for name, order in (("a.toml", sets), ("b.toml", sets[::-1])):
+        e = load_experiment(_write(tmp_path, GOOD + "[set]\n" + "\n".join(order) + "\n", name))
+        assert e.system.energy_table == "ddr5-4800"
+        timings.append(e.system.values("dram"))
+    plain = load_experiment(_write(tmp_path, GOOD + f"[set]\n{sets[1]}\n", "c.toml")).system.values("dram")
+    assert timings[0] == timings[1] == {**plain, "tREFI_ps": 1950000}
+
+
+def test_a_child_inherits_the_timings_its_parent_changed(tmp_path: Path) -> None:
+    head = '[system]\nname = "{0}"\ntitle = "t"\nkind = "cpu"\ndescription = "d"\nextends = "{1}"\n'
+    slow = '[dram]\ntREFI_ps = { value = 3900000, unit = "ps", scope = "rank", source = "hot", kind = "choice" }\n'
+    _write(tmp_path, head.format("parent", "neoverse-n1") + slow, "parent.toml")
+    child = load_system(str(_write(tmp_path, head.format("child", "parent"), "child.toml")))
+    assert child.values("dram")["tREFI_ps"] == 3900000 != load_system("neoverse-n1").values("dram")["tREFI_ps"]
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", "a" * 65, ".hidden", "a b"])
+def test_a_system_cannot_name_a_folder_elsewhere(tmp_path: Path, name: str) -> None:
+    path = _sail_with(tmp_path, 'name = "sail"', f'name = "{name}"')
+    with pytest.raises(DataError, match=r"system\.name"):
+        load_system(str(path))
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e999"])
+@pytest.mark.parametrize("key", ["sram_pim.nbw", "llc.slices", "cpu.clock_hz"])
+def test_numbers_that_are_none_are_refused(key: str, value: str) -> None:
+    with pytest.raises(DataError, match=key):
+        load_system("sail").with_override(key, value, origin="--set")
+
+
+def test_a_gpu_must_hold_the_kv_cache_too(tmp_path: Path) -> None:
+    """Llama-2-7B q4_0 fits a 16 GB V100; 32 sequences of 4096 tokens need 64 GiB more."""
+    one = GOOD.replace('"sail"', '"v100"').replace("context = 32", "context = 4000")
+    assert load_experiment(_write(tmp_path, one.replace("batch = 2", "batch = 1"))).system.name == "v100"
+    with pytest.raises(DataError, match="KV cache"):
+        load_experiment(_write(tmp_path, one.replace("batch = 2", "batch = 32"), "y.toml"))
+
+
+def test_hash_names_the_tables_a_result_is_made_with(tmp_path: Path) -> None:
+    mine = _sail_with(tmp_path, 'extends = "neoverse-n1"', 'extends = "neoverse-n1"\nprice = "gcp-v100"')
+    other = load_experiment(_write(tmp_path, GOOD.replace('"sail"', f'"{mine.name}"'), "z.toml"))
+    plain = load_experiment(_write(tmp_path, GOOD))
+    assert other.system.name == plain.system.name
+    assert experiment_hash(other, {}) != experiment_hash(plain, {})
+
+
+def test_slug_is_a_file_name_whatever_a_gguf_calls_itself(tmp_path: Path) -> None:
+    e = load_experiment(_write(tmp_path, GOOD))
+    for name in ("x" * 5000, "../../etc/é", "a\nb"):
+        slug = replace(e, model=replace(e.model, name=name)).slug()
+        assert len(slug.encode()) < 200
+        assert "/" not in slug
+        assert slug.isascii()
+        assert slug.isprintable()

@@ -216,6 +216,44 @@ def test_plans_cover_every_weight_once_and_respect_the_limits(
     assert plan["rows_used"] <= p["array_rows"]
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    name=TYPES,
+    m=st.integers(1, 600),
+    n=st.integers(1, 40000),
+    blocks=st.integers(1, 48),
+    slices=st.integers(1, 40),
+    buffers=st.integers(1, 4),
+    slice_kib=st.sampled_from([512, 768, 1024, 4096]),
+    taken=st.booleans(),
+)
+def test_buffered_tiles_fit_in_the_slice_beside_its_arrays(
+    name: str, m: int, n: int, blocks: int, slices: int, buffers: int, slice_kib: int, taken: bool
+) -> None:
+    """Any `tile_buffers` tiles in a row of one slice must find room in its LLC data ways, less what the arrays take."""
+    p = params(
+        slices=slices,
+        nbw=3,
+        tile_buffers=buffers,
+        tile_k=4096,
+        slice_bytes=slice_kib << 10,
+        arrays_take_llc_capacity=taken,
+    )
+    plan = engine.SramPim(p).plan(m, n, 256 * blocks, name, tiles=True)
+    room = (slice_kib << 10) - (32 * 8192 if taken else 0)
+    of_slice: dict[int, list[int]] = {}
+    for tile in plan["tile_list"]:
+        of_slice.setdefault(tile["slice"], []).append(tile["bytes"])
+    fullest = max(sum(q[i : i + buffers]) for q in of_slice.values() for i in range(len(q)))
+    assert fullest <= plan["llc_staging_bytes"] / plan["slices_used"] <= room
+
+
+def test_buffers_without_room_are_an_error() -> None:
+    device = engine.SramPim(params(tile_buffers=16, slice_bytes=300 * 1024))
+    with pytest.raises(engine.ParamError, match=r"tile_buffers = 16: .*slice_bytes = 307200"):
+        device.plan(1, 40000, 16384, "q6_K")
+
+
 def test_the_planner_takes_the_best_nbw() -> None:
     for m in (1, 4, 16):
         for name in ("q4_0", "q8_0", "q2_K"):
@@ -235,6 +273,7 @@ def test_every_parameter_is_alive() -> None:
     """A key that changes nothing would be a dead option: each changes the time, the counts, or what is accepted."""
     changed = {
         "slices": 3,
+        "slice_bytes": 650_000,
         "arrays_per_slice": 8,
         "array_rows": 400,
         "array_columns": 128,

@@ -45,13 +45,13 @@ def test_extreme_values_fit_the_entry_and_accumulator_widths(nbw: int) -> None:
     for low_w, dtype in ((-2, np.int8), (0, np.uint8)):
         ends = np.array([[low_w] * 96, [low_w + 3] * 96, [low_w, low_w + 3] * 48])
         a = np.array([[-128] * 96, [127] * 96, [-128, 127] * 48]).astype(np.int8)
-        device = engine.SramPim(params(nbw=nbw, array_rows=4096))
+        device = engine.SramPim(params(nbw=nbw, array_rows=4096, arrays_take_llc_capacity=False))
         out, _ = device.run_int_gemv(ends.astype(dtype), a, 2, 8)
         np.testing.assert_array_equal(out, a.astype(np.int64) @ ends.T)
     for low_w, dtype in ((-128, np.int8), (0, np.uint8)):
         ends = np.array([[low_w] * 64, [low_w + 255] * 64])
         a = np.array([[-128] * 64, [127] * 64]).astype(np.int8)
-        device = engine.SramPim(params(nbw=nbw, array_rows=4096))
+        device = engine.SramPim(params(nbw=nbw, array_rows=4096, arrays_take_llc_capacity=False))
         out, _ = device.run_int_gemv(ends.astype(dtype), a, 8, 8)
         np.testing.assert_array_equal(out, a.astype(np.int64) @ ends.T)
 

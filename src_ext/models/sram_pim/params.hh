@@ -15,6 +15,7 @@ namespace gempim::sram_pim {
 
 struct SramPimParams {
     unsigned slices = 16;
+    std::uint64_t slice_bytes = 1048576;
     unsigned arrays_per_slice = 32;
     unsigned array_rows = 256;
     unsigned array_columns = 256;
@@ -58,6 +59,9 @@ struct SramPimParams {
     template <class Self, class F> static void visit(Self &self, F &&f) {
         f("slices", self.slices, "slices",
           "LLC slices that have C-SRAM arrays beside them; choice, the paper's count is not public", 1, 1024);
+        f("slice_bytes", self.slice_bytes, "byte",
+          "LLC capacity of a slice: what the arrays leave of it bounds the weight tiles that wait there", 65536,
+          1073741824);
         f("arrays_per_slice", self.arrays_per_slice, "arrays",
           "C-SRAM arrays per slice; choice, 32 is an unconfirmed third-party figure", 1, 4096);
         f("array_rows", self.array_rows, "rows",

@@ -27,6 +27,17 @@ unsigned chains_per_strip(const SramPimParams &p, std::uint64_t strips, std::uin
     return static_cast<unsigned>(std::min(k_tiles, free));
 }
 
+/** LLC bytes that hold the tiles of the busiest slice on their way to the arrays. */
+std::uint64_t staging_bytes(const SramPimParams &p, const GemvShape &shape, std::uint64_t n, std::uint64_t units,
+                            const Choice &c) {
+    const std::uint64_t strips = ceil_div(n, c.tile_n);
+    const std::uint64_t k_tiles = ceil_div(units, c.tile_units);
+    const unsigned parts = chains_per_strip(p, strips, k_tiles);
+    const std::uint64_t tiles = ceil_div(strips * parts, p.slices) * ceil_div(k_tiles, parts);
+    return std::min<std::uint64_t>(p.tile_buffers, tiles) * std::min<std::uint64_t>(n, c.tile_n) * c.tile_units *
+           shape.unit_bytes;
+}
+
 /** Estimated time of the product [ps]: the longer of the weight stream and the busiest slice, and what cannot overlap.
  */
 double estimate_ps(const SramPimParams &p, const CostModel &model, std::uint64_t m, std::uint64_t n,
@@ -74,6 +85,8 @@ std::set<unsigned> unit_choices(const SramPimParams &p, const GemvShape &shape, 
 
 std::optional<Choice> best_choice(const SramPimParams &p, const GemvShape &shape, std::uint64_t m, std::uint64_t n,
                                   std::uint64_t units) {
+    const std::uint64_t taken = array_bytes_per_slice(p);
+    const std::uint64_t room = p.slice_bytes > taken ? p.slice_bytes - taken : 0;
     std::optional<Choice> best;
     double best_ps = 0.0;
     for (unsigned nbw = p.nbw_auto ? 1 : p.nbw; nbw <= (p.nbw_auto ? 8 : p.nbw); ++nbw) {
@@ -88,6 +101,9 @@ std::optional<Choice> best_choice(const SramPimParams &p, const GemvShape &shape
             // From the largest tile down: of equals, the one with the fewest commands stays.
             for (auto units_of_tile = heights.rbegin(); units_of_tile != heights.rend(); ++units_of_tile) {
                 const Choice choice{nbw, vectors, tile_n, *units_of_tile};
+                if (staging_bytes(p, shape, n, units, choice) > room) {
+                    continue;
+                }
                 const double ps = estimate_ps(p, model, m, n, units, choice);
                 if (!best || ps < best_ps) {
                     best = choice;
@@ -103,6 +119,12 @@ std::optional<Choice> best_choice(const SramPimParams &p, const GemvShape &shape
 }
 
 } // namespace
+
+std::uint64_t array_bytes_per_slice(const SramPimParams &params) {
+    return params.arrays_take_llc_capacity
+               ? std::uint64_t{params.arrays_per_slice} * params.array_rows * params.array_columns / 8
+               : 0;
+}
 
 bool fits(const SramPimParams &params, const GemvShape &shape) {
     for (unsigned nbw = params.nbw_auto ? 1 : params.nbw; nbw <= (params.nbw_auto ? 8 : params.nbw); ++nbw) {
@@ -131,6 +153,12 @@ MatmulPlan make_plan(const SramPimParams &params, const GemvShape &shape, std::u
     }
     const std::uint64_t units = k / shape.unit_elements;
     const std::optional<Choice> choice = best_choice(params, shape, m, n, units);
+    if (!choice && fits(params, shape)) {
+        throw ParamError("sram_pim.tile_buffers = " + std::to_string(params.tile_buffers) +
+                         ": the smallest weight tiles do not fit in what sram_pim.slice_bytes = " +
+                         std::to_string(params.slice_bytes) + " leaves beside the arrays (" +
+                         std::to_string(array_bytes_per_slice(params)) + " bytes); allowed are fewer buffers");
+    }
     if (!choice) {
         const RowBudget need = CostModel(params, shape, params.nbw_auto ? 1 : params.nbw).rows();
         throw ParamError("sram_pim.nbw = " + std::to_string(params.nbw_auto ? 1 : params.nbw) +
@@ -179,7 +207,6 @@ MatmulPlan make_plan(const SramPimParams &params, const GemvShape &shape, std::u
         }
     }
     // Fetch order: the first tile of every slice, then the second of every slice, ...
-    std::uint64_t largest = 0;
     for (std::size_t round = 0;; ++round) {
         bool any = false;
         for (const auto &tiles : of_slice) {
@@ -196,13 +223,12 @@ MatmulPlan make_plan(const SramPimParams &params, const GemvShape &shape, std::u
     for (Tile &tile : plan.tiles) {
         tile.offset_bytes = offset;
         offset += tile.bytes;
-        largest = std::max(largest, tile.bytes);
         const TileLayout layout = model.layout(tile.shape.columns, tile.shape.units);
         plan.arrays_used = std::max(plan.arrays_used, layout.column_groups * layout.parts);
     }
     plan.slices_used = static_cast<unsigned>(
         std::count_if(of_slice.begin(), of_slice.end(), [](const auto &tiles) { return !tiles.empty(); }));
-    plan.staging_bytes_per_slice = largest * params.tile_buffers;
+    plan.staging_bytes_per_slice = staging_bytes(params, shape, n, units, *choice);
     return plan;
 }
 

@@ -45,7 +45,7 @@ struct MatmulPlan {
     unsigned parts = 0; ///< chains per strip
     unsigned slices_used = 0;
     std::uint64_t weight_bytes = 0;
-    std::uint64_t staging_bytes_per_slice = 0; ///< LLC bytes for the tiles that a slice buffers
+    std::uint64_t staging_bytes_per_slice = 0; ///< LLC bytes for the tiles that the fullest slice buffers
     std::vector<Tile> tiles;                   ///< in the order in which their weights are fetched
 
     std::uint64_t passes() const { return (m + vectors_per_pass - 1) / vectors_per_pass; }
@@ -58,10 +58,14 @@ struct MatmulPlan {
 /**
  * Plan a product.
  * @param k multiple of the shape's unit
- * @throws ParamError naming what does not fit: an empty extent, k against the unit, or nbw against array_rows
+ * @throws ParamError naming what does not fit: an empty extent, k against the unit, nbw against array_rows, or the
+ *         buffered tiles against slice_bytes
  */
 MatmulPlan make_plan(const SramPimParams &params, const GemvShape &shape, std::uint64_t m, std::uint64_t n,
                      std::uint64_t k);
+
+/** LLC bytes of a slice that its arrays take while they compute. */
+std::uint64_t array_bytes_per_slice(const SramPimParams &params);
 
 /** Whether at least one activation vector fits beside the table with the configured nbw (or any, with nbw_auto). */
 bool fits(const SramPimParams &params, const GemvShape &shape);

@@ -143,10 +143,7 @@ void SramPim::idle_all_slices() {
 }
 
 std::uint64_t SramPim::llc_bytes_lost() const {
-    if (!params_.arrays_take_llc_capacity) {
-        return 0;
-    }
-    return std::uint64_t{params_.slices} * params_.arrays_per_slice * params_.array_rows * params_.array_columns / 8;
+    return params_.slices * array_bytes_per_slice(params_);
 }
 
 } // namespace gempim::sram_pim
