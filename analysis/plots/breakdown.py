@@ -41,9 +41,9 @@ def _words(selection: Selection, values: dict[int, str]) -> str:
 
 
 def _bar_panels(
-    groups: Sequence[Group], names: Sequence[Sequence[str]], xlabel: str, legend: Sequence[str], room: float
+    groups: Sequence[Group], names: Sequence[Sequence[str]], xlabel: str, legend: Sequence[str]
 ) -> tuple[Figure, list[Axes]]:
-    """Empty panels for horizontal bars; `room` is what the text after a bar needs, as a share of the longest bar."""
+    """Empty panels for horizontal bars."""
     shown = [[two_lines(name) for name in group] for group in names]
     heights = [sum(0.27 + 0.14 * name.count("\n") for name in group) + 0.06 for group in shown]
     left = text_width_in([name for group in shown for name in group]) + 0.12
@@ -54,7 +54,6 @@ def _bar_panels(
         one.set_ylim(len(group) - 0.5, -0.5)
         one.tick_params(axis="y", length=0, labelsize=9)
         one.grid(axis="x")
-        one.margins(x=room)
         one.xaxis.set_major_locator(MaxNLocator(5))
     return figure, axes
 
@@ -70,7 +69,7 @@ def _stacked(
         part: style.PALETTE[-1] if part == _REST else style.PALETTE[min(i, len(style.PALETTE) - 1)]
         for i, part in enumerate(order)
     }
-    figure, axes = _bar_panels(selection.groups, names, xlabel, order, 0.16)
+    figure, axes = _bar_panels(selection.groups, names, xlabel, order)
     start = 0
     for one, group in zip(axes, selection.groups, strict=True):
         own = parts[start : start + len(group.cases)]
@@ -90,15 +89,19 @@ def _stacked(
                 linewidth=0.3,
             )
             left += values
-        for position, total in zip(positions, left, strict=True):
-            _say(one, float(total), float(position), significant(float(total)))
-        one.set_xlim(left=0)
+        _say(one, [(float(total), significant(float(total))) for total in left])
     add_legend(figure, [Patch(color=colours[part]) for part in order], order)
     return figure
 
 
-def _say(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(text, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8.5)
+def _say(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
+    """Write a text after the end of each bar, and make the axis long enough for it."""
+    width = axes.get_position().width * style.WIDTH_IN
+    longest = 0.0
+    for position, (x, text) in enumerate(ends):
+        axes.annotate(text, (x, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        longest = max(longest, x / (1 - (text_width_in([text]) + 0.06) / width))
+    axes.set_xlim(0, longest)
 
 
 def _case_names(selection: Selection) -> list[list[str]]:
@@ -165,16 +168,17 @@ def cost_bars(selection: Selection, lowest_utilisation: float = 0.3) -> Plot:
     """Dollars per million tokens, one bar a run, with a line up to the cost at `lowest_utilisation`."""
     label = selection.label
     costs = [case.phase.usd_per_million_tokens for case in selection.cases]
-    figure, axes = _bar_panels(selection.groups, _case_names(selection), "USD per million tokens", (), 0.34)
+    figure, axes = _bar_panels(selection.groups, _case_names(selection), "USD per million tokens", ())
     for one, group in zip(axes, selection.groups, strict=True):
+        ends = []
         for position, case in enumerate(group.cases):
             cost = case.phase.usd_per_million_tokens
             high = cost * case.result.utilisation / min(lowest_utilisation, case.result.utilisation)
             fill, _ = colour(selection.systems, case.system)
             one.barh(position, cost, height=0.6, color=fill)
             one.plot([cost, high], [position] * 2, color=style.TEXT, linewidth=1.2, marker="|", markevery=[1])
-            _say(one, high, position, f" {significant(cost)} ({significant(high)})")
-        one.set_xlim(left=0)
+            ends.append((high, f"{significant(cost)} ({significant(high)})"))
+        _say(one, ends)
     words = {i: f"{significant(cost)} dollars" for i, cost in enumerate(costs)}
     return Plot(
         name=f"cost-{label}",

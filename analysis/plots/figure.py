@@ -105,16 +105,17 @@ def two_lines(label: str) -> str:
 
 
 def wrapped_title(text: str, width_in: float) -> str:
-    """A panel's title in as many lines as it needs, broken where it has spaces."""
+    """A panel's title in as many lines as it needs, broken at spaces and hyphens, or in a word that is too wide."""
+    # Bold letters are a tenth wider.
+    most = max(4, int(width_in / (_CHARACTER_IN * 1.1)))
     lines = [""]
-    for piece in text.split(" "):
-        longer = f"{lines[-1]} {piece}".strip()
-        # Bold letters are a tenth wider.
-        if lines[-1] and text_width_in([longer]) * 1.1 > width_in:
-            lines.append(piece)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
+    for piece in re.findall(r"[^ -]+-?|[ -]", text):
+        whole = [piece[at : at + most] for at in range(0, len(piece), most)]
+        if len((lines[-1] + piece).rstrip()) <= most:
+            lines[-1] += piece
+        elif piece != " ":
+            lines += whole
+    return "\n".join(line.strip() for line in lines if line.strip())
 
 
 def legend_rows(names: Sequence[str]) -> tuple[int, int]:

@@ -49,13 +49,14 @@ def roofline(selection: Selection) -> Plot:
     for one, group in zip(axes, series, strict=True):
         ceilings: dict[float, list[str]] = {}
         roofed: list[tuple[str, Roof]] = []
-        for system, own, roof in group:
+        for position, (system, own, roof) in enumerate(group):
             fill, marker = colour(selection.systems, system)
             drawn = [p for p in own if p.flops]
             one.scatter(
                 [min(p.intensity, high / 1.3) for p in drawn],
                 [p.flops_per_s / 1e9 for p in drawn],
-                s=18,
+                # What a system shares with the baseline stays visible around it.
+                s=34 if position == 0 and len(group) > 1 else 16,
                 color=fill,
                 marker=marker,
                 alpha=0.85,
@@ -65,7 +66,7 @@ def roofline(selection: Selection) -> Plot:
             )
             if roof is not None and (system, roof) not in roofed:
                 roofed.append((system, roof))
-                _draw_roof(one, roof, low, high, fill, ceilings)
+                _draw_roof(one, roof, (low, high), fill, 1.0 if roofed[:-1] else 2.4, ceilings)
         _name_ceilings(one, ceilings, high)
         one.grid(which="major")
     first = axes[0]
@@ -108,11 +109,14 @@ def _power_of_ten(value: float, _: object) -> str:
     return "10" + str(round(math.log10(value))).translate(_SUPERSCRIPT)
 
 
-def _draw_roof(axes: Axes, roof: Roof, low: float, high: float, color: str, ceilings: dict[float, list[str]]) -> None:
+def _draw_roof(
+    axes: Axes, roof: Roof, ends: tuple[float, float], color: str, width: float, ceilings: dict[float, list[str]]
+) -> None:
+    low, high = ends
     best = max(roof.flops_per_s.values())
     ridge = best / roof.bytes_per_s
     xs = [low, ridge, high] if low < ridge < high else [low, high]
-    axes.plot(xs, [min(best, x * roof.bytes_per_s) / 1e9 for x in xs], color=color, linewidth=1.1)
+    axes.plot(xs, [min(best, x * roof.bytes_per_s) / 1e9 for x in xs], color=color, linewidth=width)
     # Devices that share the memory share its slope; each has its own ceiling from its own ridge on.
     for device, peak in roof.flops_per_s.items():
         start = max(low, peak / roof.bytes_per_s)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from gempim.analysis.plots.figure import Plot, add_legend, colour, panels, styled
+from gempim.analysis.plots.figure import Plot, add_legend, colour, panels, styled, text_width_in
 from gempim.analysis.result import Result
 from gempim.analysis.selection import Case, Group, bits_per_weight, cases_of, grouped, systems_of
 from gempim.analysis.table import KEYS, MATCH_KEYS, significant
@@ -53,7 +53,7 @@ def throughput_by(
         [1.75 if len(shown) == 1 else 1.45] * len(shown),
         [group.title for group in shown],
         columns=2,
-        left_in=0.68,
+        left_in=0.34 + text_width_in([f"{max(rates):,.0f}"]),
         legend=systems,
         xlabel="batch (sequences)" if axis == "batch" else "bits per weight",
         ylabel="tokens per second",

@@ -75,11 +75,11 @@ class Table:
         places = [self.columns.index(name) for name in by if name in self.columns]
         rows, starts = [], set()
         for i, row in enumerate(self.rows):
-            before = self.rows[i - 1] if i else None
+            before = self.rows[i - 1] if i else []
             again = [
                 bool(before) and all(before[q].text == row[q].text for q in places[: n + 1]) for n in range(len(places))
             ]
-            if not all(again) or not before:
+            if not before or not all(again):
                 starts.add(i)
             marked = {place for place, same in zip(places, again, strict=True) if same}
             rows.append([cell._replace(kind="again") if n in marked else cell for n, cell in enumerate(row)])
