@@ -49,9 +49,12 @@ class AddressMap {
 
     /**
      * Whether the walk is of the kind whose extrapolation is tested (fast_forward.hh): bank groups, then columns, then
-     * ranks and banks in either order, then rows; the channel anywhere.
+     * banks, then ranks, then rows; the channel anywhere.
      */
-    bool regular_walk() const { return digits_[0].field == kBg && digits_[1].field == kCo && digits_[4].field == kRo; }
+    bool regular_walk() const {
+        return digits_[0].field == kBg && digits_[1].field == kCo && digits_[2].field == kBa &&
+               digits_[3].field == kRa && digits_[4].field == kRo;
+    }
 
     /**
      * Bursts of one channel from one column to the next: a round over what stands below the column in the map; 0 if the

@@ -89,6 +89,8 @@ class Controller {
     std::size_t queue_capacity(bool write) const { return queues_[write].capacity(); }
     Ps clock() const { return state_.timing().clock; }
     Ps refresh_interval() const { return state_.timing().refi; }
+    /** Least distance of column commands [ps]. */
+    Ps burst_distance() const { return state_.timing().ccd_s; }
     std::uint32_t ranks() const { return static_cast<std::uint32_t>(refresh_.size()); }
 
   private:

@@ -10,11 +10,13 @@ namespace gempim::dram {
 namespace {
 
 // How much is simulated; tests/src_ext/test_dram_fast_forward.py holds the result to 0.5 %.
-constexpr std::uint64_t kSampleEvery = 512;  // requests from one sample of the events to the next
-constexpr std::uint64_t kSamples = 256;      // in one window
-constexpr std::uint64_t kSections = 3;       // windows of one stream
-constexpr std::uint64_t kWarmUp = 16 * 1024; // requests before the first window: rows and refresh find their rhythm
-constexpr std::uint64_t kAttemptEvery = 32;  // requests between two looks for repeating rounds
+constexpr std::uint64_t kSampleEvery = 512;   // requests from one sample of the events to the next
+constexpr std::uint64_t kRefreshes = 86;      // at least so many refresh intervals (at peak rate) are in one window
+constexpr std::uint64_t kWindow = 160 * 1024; // and at least so many requests
+constexpr std::uint64_t kSections = 2;        // windows of one stream
+constexpr std::uint64_t kWarmUp = 64 * 1024;  // requests before the first window: rows and refresh find their rhythm
+constexpr std::uint64_t kAttemptEvery = 16;   // requests between two looks for repeating rounds
+constexpr std::uint64_t kShort = 256;         // requests that are fed sooner than a look for repetition pays
 
 void feed_some(Controller &controller, Stream &stream, std::uint64_t count, Trace *trace) {
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -23,7 +25,7 @@ void feed_some(Controller &controller, Stream &stream, std::uint64_t count, Trac
     }
 }
 
-/** Pushes the requests of a stream in one direction, leaving out repeating rounds (exact). */
+/** Pushes the requests of a stream, leaving out repeating rounds (exact). */
 class RoundSkipper {
   public:
     RoundSkipper(Controller &controller, Stream &stream, const AddressMap &map)
@@ -41,8 +43,12 @@ class RoundSkipper {
         return count;
     }
 
-    /** Push or leave out requests, up to `count` and not beyond the end of the run. @return how many */
+    /** Push or leave out requests, up to `count`, of one direction, not beyond the end of the run. @return how many */
     std::uint64_t feed_within_run(std::uint64_t count) {
+        count = std::min(count, stream_.left_in_direction());
+        if (count < 2 * round_) {
+            return feed_plainly(count);
+        }
         const std::uint64_t place = stream_.position() % run_;
         const std::uint64_t left = std::min(count, run_ - place);
         // The requests of the run before must have left the queue.
@@ -71,12 +77,12 @@ class RoundSkipper {
 /** What is extrapolated, cumulative at one point of the stream. */
 struct Sample {
     Ps time;
-    std::uint64_t acts, misses, conflicts, turnarounds, refs, active_ps;
+    std::uint64_t acts, misses, conflicts, turnarounds, active_ps;
 };
 
 Sample sample(const Controller &c) {
     const DramCounters k = c.counters(c.now());
-    return {c.now(), k.acts, k.row_misses, k.row_conflicts, k.turnarounds, k.refs, k.act_standby_ps};
+    return {c.now(), k.acts, k.row_misses, k.row_conflicts, k.turnarounds, k.act_standby_ps};
 }
 
 /** Samples over a window of a stream, and rates per request from them. */
@@ -94,35 +100,39 @@ class Rates {
         // Starting points: whole bank walks if at least one fits into half of the window.
         const std::size_t walk = std::max<std::size_t>(1, bank_walk / kSampleEvery);
         starts_ = n / 2 >= walk ? n / 2 / walk * walk : n / 2;
-        // Lag: whole refresh intervals; of the longer half of them the number that is nearest to whole samples.
-        const double per_sample = static_cast<double>(samples_[n].time - samples_[0].time) / static_cast<double>(n);
-        const double per_refresh = static_cast<double>(refresh_interval) / per_sample;
-        const auto most = static_cast<std::size_t>(static_cast<double>(n - starts_) / per_refresh);
-        lag_ = n - starts_;
-        double least = 1;
-        for (std::size_t intervals = most; intervals > most / 2; --intervals) {
-            const double samples = static_cast<double>(intervals) * per_refresh;
-            if (const double off = std::abs(samples - std::round(samples)) / samples; off < least && samples >= 1) {
-                least = off;
-                lag_ = static_cast<std::size_t>(std::lround(samples));
+        lag_ = static_cast<double>(n - starts_);
+        // Lag: whole refresh intervals. Their length in samples needs the rate of time, so the first guess is refined.
+        for (int pass = 0; pass < 3; ++pass) {
+            const double samples = static_cast<double>(refresh_interval) / per_sample(&Sample::time);
+            if (const double intervals = std::floor(static_cast<double>(n - starts_) / samples); intervals >= 1) {
+                lag_ = intervals * samples;
             }
         }
     }
 
     /** Mean increase of `field` over `requests` requests, rounded. */
     template <class T> std::uint64_t of(T Sample::*field, std::uint64_t requests) const {
-        double sum = 0;
-        for (std::size_t i = 0; i < starts_; ++i) {
-            sum += static_cast<double>(samples_[i + lag_].*field - samples_[i].*field);
-        }
-        const double rate = sum / static_cast<double>(starts_) / static_cast<double>(lag_ * kSampleEvery);
-        return static_cast<std::uint64_t>(std::llround(rate * static_cast<double>(requests)));
+        return static_cast<std::uint64_t>(
+            std::llround(per_sample(field) / kSampleEvery * static_cast<double>(requests)));
     }
 
   private:
+    /** Mean increase of `field` from a sample to the next; a lag between two samples is interpolated. */
+    template <class T> double per_sample(T Sample::*field) const {
+        const auto whole = static_cast<std::size_t>(lag_);
+        const double part = lag_ - static_cast<double>(whole);
+        double sum = 0;
+        for (std::size_t i = 0; i < starts_; ++i) {
+            const auto low = static_cast<double>(samples_[i + whole].*field - samples_[i].*field);
+            const std::size_t next = std::min(i + whole + 1, samples_.size() - 1);
+            sum += low + part * static_cast<double>(samples_[next].*field - samples_[i + whole].*field);
+        }
+        return sum / static_cast<double>(starts_) / lag_;
+    }
+
     std::vector<Sample> samples_;
     std::size_t starts_ = 0;
-    std::size_t lag_ = 0;
+    double lag_ = 0;
 };
 
 /** Leave out `count` requests of a stream in one direction. */
@@ -133,7 +143,7 @@ void jump(Controller &controller, Stream &stream, const Rates &rates, std::uint6
     (stream.next_is_write() ? c.writes : c.reads) = count;
     c.acts = rates.of(&Sample::acts, count);
     c.pres = c.acts; // as many banks are open at both ends
-    c.refs = rates.of(&Sample::refs, count);
+    c.refs = (time * controller.ranks() + controller.refresh_interval() / 2) / controller.refresh_interval();
     c.row_misses = rates.of(&Sample::misses, count);
     c.row_conflicts = rates.of(&Sample::conflicts, count);
     c.row_hits = count - std::min(count, c.row_misses + c.row_conflicts);
@@ -150,18 +160,20 @@ void feed(Controller &controller, Stream &stream, Trace *trace) {
 }
 
 void feed_fast(Controller &controller, Stream &stream, const AddressMap &map, std::uint32_t row_count) {
-    if (!stream.one_direction()) {
+    if (stream.left() < kShort) {
         feed(controller, stream, nullptr);
         return;
     }
     RoundSkipper skipper(controller, stream, map);
-    constexpr std::uint64_t window = kSampleEvery * kSamples;
-    if (map.regular_walk() && stream.left() > kWarmUp + 2 * kSections * window) {
-        skipper.feed(kWarmUp);
+    const std::uint64_t refreshes = kRefreshes * controller.refresh_interval() / controller.burst_distance();
+    const std::uint64_t samples = std::max(kWindow, refreshes) / kSampleEvery;
+    const std::uint64_t window = samples * kSampleEvery;
+    if (stream.one_direction() && map.regular_walk() && stream.left() > kWarmUp + map.run() + 2 * kSections * window) {
+        skipper.feed(kWarmUp + map.run() - stream.position() % map.run()); // samples start with a run
         for (std::uint64_t sections = kSections; sections > 0; --sections) {
             Rates rates;
             rates.add(sample(controller));
-            for (std::uint64_t i = 0; i < kSamples; ++i) {
+            for (std::uint64_t i = 0; i < samples; ++i) {
                 skipper.feed(kSampleEvery);
                 rates.add(sample(controller));
             }

@@ -2,6 +2,7 @@
 // The requests of one transfer in one channel, in the order in which they are offered to the controller.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "models/dram/address_map.hh"
@@ -20,8 +21,16 @@ class Stream {
           write_share_(static_cast<std::int64_t>(writes_left_)) {}
 
     std::uint64_t left() const { return reads_left_ + writes_left_; }
-    /** Burst number of the next request, counted in the channel, of a stream in one direction. */
-    std::uint64_t position() const { return reads_left_ ? reads_.index() : writes_.index(); }
+    /** Burst number of the next request, counted in the channel. */
+    std::uint64_t position() const { return next_is_write() ? writes_.index() : reads_.index(); }
+    /** Requests from the next one on that go in its direction, before the first one that does not. */
+    std::uint64_t left_in_direction() const {
+        if (one_direction()) {
+            return left();
+        }
+        return next_is_write() ? std::min(writes_left_, static_cast<std::uint64_t>((-balance_ - 1) / read_share_ + 1))
+                               : std::min(reads_left_, static_cast<std::uint64_t>(balance_ / write_share_ + 1));
+    }
     bool one_direction() const { return reads_left_ == 0 || writes_left_ == 0; }
 
     /** Direction of the next request. */
@@ -40,11 +49,18 @@ class Stream {
         }
     }
 
-    /** Leave out the next `count` requests of a stream in one direction. */
+    /** Leave out the next `count` requests, at most left_in_direction(). */
     void skip(std::uint64_t count) {
-        AddressMap::Cursor &cursor = reads_left_ ? reads_ : writes_;
-        cursor.seek(cursor.index() + count);
-        (reads_left_ ? reads_left_ : writes_left_) -= count;
+        const auto n = static_cast<std::int64_t>(count);
+        if (next_is_write()) {
+            writes_.seek(writes_.index() + count);
+            writes_left_ -= count;
+            balance_ += n * read_share_;
+        } else {
+            reads_.seek(reads_.index() + count);
+            reads_left_ -= count;
+            balance_ -= n * write_share_;
+        }
     }
 
   private:
