@@ -140,8 +140,13 @@ def _simulate(experiment: Any, runs: Path) -> Path:
     return path
 
 
+_IN_FILE = ("system", "model", "quant", "gguf", "batch", "prompt", "context", "tokens", "threads", "sets", "engine")
+"""Parameters of `run` that an experiment file has keys for."""
+
+
 @app.command()
 def run(
+    ctx: typer.Context,
     file: Annotated[
         Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="An experiment file; or use the options.")
     ] = None,
@@ -171,8 +176,12 @@ def run(
     from gempim.output import print_runs
 
     if file is not None:
-        if model or quant or gguf or sets:
-            raise DataError(f"{file}: an experiment file and --model, --quant, --gguf or --set exclude each other")
+        # By its name: newer typer brings its own copy of click, whose enum is another one.
+        sources = {name: ctx.get_parameter_source(name) for name in _IN_FILE}
+        given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+        if given:
+            option = given[0].removesuffix("s") if given[0] == "sets" else given[0]
+            raise DataError(f"{file}: --{option} and an experiment file exclude each other: the file says it")
         experiment = load_experiment(file)
     else:
         doc = _document(system, model, quant, gguf, batch, prompt, context, tokens, threads, sets, engine)
@@ -246,7 +255,7 @@ def sweep(
 ) -> None:
     """Simulate the cartesian product of axes; finished runs are kept when it is killed and started again.
 
-    Example: `gempim sweep workloads/experiments/bits-x-batch.toml -o csv > bits.csv`
+    Example: `gempim sweep workloads/sweeps/bits-x-batch.toml -o csv > bits.csv`
     """
     from gempim.output import print_comparison, print_runs
     from gempim.sweep import load_sweep, run_sweep
@@ -254,8 +263,9 @@ def sweep(
     plan = load_sweep(file)
     paths = run_sweep(plan, runs, jobs=jobs)
     options: dict[str, Any] = {"prices": _prices(price), "energy": energy, "utilisation": utilisation, "report": report}
+    options["extra_keys"] = plan.keys
     if plan.baseline:
-        print_comparison(paths, plan.baseline, output, **options)
+        print_comparison(paths, plan.baseline, output, match=plan.match, **options)
     else:
         print_runs(paths, output, **options)
 

@@ -82,21 +82,29 @@ def print_comparison(
     utilisation: float,
     report: Path | None,
     extra_keys: Sequence[str] = (),
+    match: Sequence[str] = (),
 ) -> None:
-    """One row a phase of each run, with its ratios to the baseline's row."""
+    """One row a phase of each run, with its ratios to the baseline's row that agrees in MATCH and in `match`."""
     found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
     base = found[0].run.system if baseline.endswith(".toml") else baseline
-    frame = table.compare(found, base, match=MATCH, extra_keys=extra_keys)
+    match = (*MATCH, *match)
+    frame = table.compare(found, base, match=match, extra_keys=extra_keys)
     sys.stdout.write(table.render_table(frame, output))
     warn(found)
     if report:
-        _report(found, report, base, extra_keys)
+        _report(found, report, base, extra_keys, match)
 
 
-def _report(found: Sequence[Result], out: Path, baseline: str | None, extra_keys: Sequence[str]) -> Path:
+def _report(
+    found: Sequence[Result],
+    out: Path,
+    baseline: str | None,
+    extra_keys: Sequence[str],
+    match: Sequence[str] = MATCH,
+) -> Path:
     from gempim.analysis.report import write_report
 
-    index = write_report(list(found), out, baseline=baseline, extra_keys=extra_keys, match=MATCH)
+    index = write_report(list(found), out, baseline=baseline, extra_keys=extra_keys, match=match)
     err.print(f"report: {index}", style="green", soft_wrap=True, highlight=False, markup=False)
     return index
 

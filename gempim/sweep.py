@@ -39,17 +39,29 @@ from gempim.quantity import DataError, load_toml
 from gempim.rundir import is_complete
 from gempim.simulate import run_path, simulate
 
+# Axes that are columns of every table of runs (`test` holds prompt, tokens and context), or that are in no result.
+_TABLE_AXES = {
+    *(f"experiment.{key}" for key in ("system", "engine", "name")),
+    *(f"model.{key}" for key in ("name", "quant", "gguf")),
+    *(f"workload.{key}" for key in ("batch", "prompt", "context", "tokens", "threads")),
+}
 _SWEEP_KEYS = {"name", "baseline"}
 _RUNS_PER_WORKER = 10
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A resolved sweep."""
+    """A resolved sweep.
+
+    `keys` are the manifest keys of axes that a table of runs has no column for (``experiment.system.sram_pim.nbw``);
+    `match` those of them that the baseline varies too: each of its points is compared with the baseline's own.
+    """
 
     name: str
     baseline: str | None
     points: tuple[Experiment, ...]
+    keys: tuple[str, ...] = ()
+    match: tuple[str, ...] = ()
 
 
 def _axis(file: Path, key: str, raw: Any) -> tuple[list[Any], set[str] | None]:
@@ -89,6 +101,14 @@ def load_sweep(path: Path) -> Sweep:
     axes = {k: _axis(path, k, v) for k, v in doc.get("axes", {}).items()}
     if not axes:
         raise DataError(f"{path}: axes: missing; a sweep needs at least one axis")
+    systems = [str(v) for v in axes.get("experiment.system", ([], None))[0]]
+    systems = systems or [str(doc.get("base", {}).get("experiment", {}).get("system"))]
+    for key, (_, only) in axes.items():
+        unknown = sorted((only or set()) - set(systems))
+        if unknown:
+            raise DataError(
+                f"{path}: axes.{key}: only_systems: {unknown[0]!r} is no system of this sweep ({', '.join(systems)})"
+            )
     points: dict[str, Experiment] = {}
     for values in itertools.product(*(v for v, _ in axes.values())):
         point = copy.deepcopy(doc.get("base", {}))
@@ -102,7 +122,19 @@ def load_sweep(path: Path) -> Sweep:
         experiment = resolve(point, origin=f"{path} at {label}", base_dir=path.parent)
         # Axes that do not apply to a system leave the same point several times: it is simulated once.
         points.setdefault(repr(experiment.to_json()), experiment)
-    return Sweep(head.get("name", path.stem), head.get("baseline"), tuple(points.values()))
+    baseline = head.get("baseline")
+    names = list(dict.fromkeys(p.system.name for p in points.values()))
+    if baseline is not None and baseline not in (*names, *systems):
+        raise DataError(f"{path}: sweep.baseline: {baseline!r} is no system of this sweep ({', '.join(names)})")
+    extra = {_manifest_key(key): only for key, (_, only) in axes.items() if key not in _TABLE_AXES}
+    match = tuple(key for key, only in extra.items() if only is None)
+    return Sweep(head.get("name", path.stem), baseline, tuple(points.values()), tuple(extra), match)
+
+
+def _manifest_key(axis: str) -> str:
+    """Where a run's manifest has the value of an axis."""
+    section, _, name = axis.partition(".")
+    return f"experiment.system.{name.removeprefix('system.')}" if section == "set" else f"experiment.{axis}"
 
 
 @contextmanager

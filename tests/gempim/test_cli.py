@@ -175,3 +175,52 @@ def test_a_killed_sweep_loses_nothing_and_counts_nothing_half(tmp_path: Path) ->
     assert {k: after[k] for k in done_before} == done_before
     assert len(after) == 24
     assert not [p for p in runs.iterdir() if p.name.startswith(".partial")]
+
+
+def test_a_sweep_over_a_parameter_of_one_system_is_tabulated_and_compared(tmp_path: Path) -> None:
+    """nbw is an axis of SAIL alone, channels one of both: each row has its nbw, and the baseline of its channels."""
+    text = SWEEP.partition("[axes]")[0].replace("llama-2-7b", "smollm2-135m") + (
+        '[axes]\n"experiment.system" = ["neoverse-n1", "sail"]\n"set.memory.channels" = [2, 8]\n'
+        '"set.sram_pim.nbw" = { values = [2, 4], only_systems = ["sail"] }\n'
+    )
+    (tmp_path / "s.toml").write_text(text)
+    done = gempim("sweep", "s.toml", "-o", "csv", "--report", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    nbw, channels = "experiment.system.sram_pim.nbw", "experiment.system.memory.channels"
+    assert sorted((r["system"], r[channels], r[nbw]) for r in rows) == [
+        ("neoverse-n1", "2", ""),
+        ("neoverse-n1", "8", ""),
+        *(("sail", c, n) for c in ("2", "8") for n in ("2", "4")),
+    ]
+    base = {r[channels]: float(r["tokens_per_s"]) for r in rows if r["system"] == "neoverse-n1"}
+    assert base["2"] < base["8"]
+    for r in rows:
+        assert float(r["speedup"]) == pytest.approx(float(r["tokens_per_s"]) / base[r[channels]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ('baseline = "neoverse-n1"', 'baseline = "nope"', ["sweep.baseline", "nope", "sail"]),
+        ("[16, 64, 256]", '{ values = [16, 64], only_systems = ["snail"] }', ["only_systems", "snail", "sail"]),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(tmp_path: Path, old: str, new: str, names: list[str]) -> None:
+    assert old in SWEEP
+    (tmp_path / "s.toml").write_text(SWEEP.replace(old, new))
+    done = gempim("sweep", "s.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in names), done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", [("--batch", "64"), ("--threads", "3"), ("--system", "v100"), ("--set", "x.y=1")])
+def test_an_option_beside_an_experiment_file_is_refused_not_ignored(tmp_path: Path, option: tuple[str, str]) -> None:
+    (tmp_path / "e.toml").write_text(
+        '[experiment]\nsystem = "sail"\n[model]\nname = "smollm2-135m"\nquant = "q4_0"\n[workload]\ntokens = 1\n'
+    )
+    done = gempim("run", "e.toml", *option, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "e.toml" in done.stderr
+    assert option[0] in done.stderr
