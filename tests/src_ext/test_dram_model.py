@@ -241,6 +241,27 @@ def test_consecutive_transfers_pipeline(standard: str) -> None:
         assert a == b
 
 
+@settings(max_examples=15, deadline=None)
+@given(system=random_system, seed=st.integers(0, 2**32 - 1))
+def test_recording_changes_nothing(system: dict[str, Any], seed: int) -> None:
+    """With a trace every idle refresh is sent, without one they are counted in one step: same times and counters."""
+    p, channels = build(system)
+    results = []
+    for record in (True, False):
+        dram = _engine.DramSystem(p, channels, False)
+        dram.record_trace(10 if record else 0)
+        ends, rng = [], np.random.default_rng(seed)
+        for gap in (0, 3_000_000, 700_000_000, 31_234_567):
+            ends.append(
+                dram.transfer(
+                    int(rng.integers(0, 1 << 20)), int(rng.integers(1, 3000)), gap % 2 == 1, dram.now_ps + gap
+                )
+            )
+        dram.advance(dram.now_ps + 123_456_789)
+        results.append((ends, dram.counters()))
+    assert results[0] == results[1]
+
+
 def test_reset_counters_clears_everything() -> None:
     """After a reset all counters are zero, also with requests in the queues; later counts are of what came later."""
     p = params("ddr4-3200")

@@ -40,6 +40,25 @@ def test_idle_latencies(standard: str) -> None:
         assert (c["row_misses"], c["row_hits"], c["row_conflicts"], c["acts"], c["pres"]) == (1, 2, 1, 2, 1)
 
 
+@pytest.mark.parametrize("standard", STANDARDS)
+def test_row_outcomes(standard: str) -> None:
+    """Another row is a conflict; after a refresh, which closed the row, it is a miss, and so is the same row."""
+    p = params(standard, ranks=1)
+    size = burst_bytes(p)
+    row_set = p["row_bytes"] * p["bank_groups"] * p["banks_per_group"] * p["subchannels"]
+    dram = _engine.DramSystem(p, 1, False)
+    seen = []
+    for addr, start in [(0, 0), (row_set, 1), (2 * row_set, 2), (2 * row_set, 3)]:
+        dram.transfer(addr, size, False, start * p["tREFI_ps"] // 8)
+        c = dram.counters()
+        seen.append((c["row_misses"], c["row_conflicts"], c["row_hits"]))
+    assert seen == [(1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 2, 1)]
+    for i, addr in enumerate([2 * row_set, 5 * row_set], start=2):
+        dram.transfer(addr, size, False, i * p["tREFI_ps"] - p["tREFI_ps"] // 8)
+        c = dram.counters()
+        assert (c["row_misses"], c["row_conflicts"], c["row_hits"]) == (i, 2, 1)
+
+
 @pytest.mark.parametrize(("standard", "gb_per_s"), [("ddr4-3200", 25.6), ("ddr5-4800", 38.4)])
 def test_peak_and_capacity(standard: str, gb_per_s: float) -> None:
     """The data rate in the standard's name (DDR5: 0.416 ns instead of 0.41667 ns), and the devices' bits."""
