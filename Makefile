@@ -22,16 +22,16 @@ demo: $(VENV)/.installed
 	$(BIN)/gempim demo --out out --runs runs
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
-	$(BIN)/python -m pytest tests/test_lint.py
+	$(BIN)/pytest tests/test_lint.py
 
 bench: $(VENV)/.test
-	$(BIN)/python -m gempim.bench
+	$(BIN)/python -P -m gempim.bench
 
 validation: $(VENV)/.installed
-	$(BIN)/python -m gempim.validate --out analysis/validation
+	$(BIN)/python -P -m gempim.validate --out analysis/validation
 
 clean:
 	rm -rf $(VENV) build

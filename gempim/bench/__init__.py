@@ -1,1 +1,1 @@
-"""How fast and how large the simulator is on this machine: `python -m gempim.bench`."""
+"""How fast and how large the simulator is on this machine: `python -P -m gempim.bench`."""
