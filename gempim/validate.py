@@ -1,7 +1,7 @@
 """Published figures against gempim: measures each claim of `analysis/validation/claims.toml` and writes the page.
 
-Run as ``python -P -m gempim.validate --out analysis/validation``. It writes `VALIDATION.md` and `summary.csv` (every run
-that a claim rests on). Nothing is fitted to a claim.
+Run as ``python -P -m gempim.validate --out analysis/validation``. It writes `VALIDATION.md` and `summary.csv` (every
+run that a claim rests on). Nothing is fitted to a claim.
 """
 
 from __future__ import annotations
