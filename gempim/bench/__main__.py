@@ -44,7 +44,7 @@ def point(system: str, batch: int, context: int) -> Experiment:
 def _tokens() -> list[dict[str, str]]:
     rows = []
     for system in ("neoverse-n1", "sail"):
-        done = subprocess.run([sys.executable, "-c", _TOKEN, system], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-P", "-c", _TOKEN, system], capture_output=True, text=True, check=True)
         seconds, kib = done.stdout.split()
         what = f"one decode token of Llama-2-7B Q4_0 on {system}, nothing cached"
         rows.append({"what": what, "value": f"{float(seconds):.2f} s, {int(kib) / 1024:.0f} MB peak"})
