@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from tqdm import tqdm
 
 from gempim.quantity import DataError
+
+if TYPE_CHECKING:
+    from gempim.systems import System
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +24,9 @@ app = typer.Typer(
     help="Processing-in-memory hardware for LLM inference: tokens/s, J/token and $/1M tokens.",
 )
 err = Console(stderr=True)
+
+_GEM5 = "Engine gem5-se"
+"""Panel of the options of the engine gem5-se in `gempim run --help`."""
 
 
 class Format(StrEnum):
@@ -46,6 +52,7 @@ Tokens = Annotated[int, typer.Option("--tokens", "-n", help="Tokens to decode; 0
 Threads = Annotated[int, typer.Option("--threads", "-t", help="Threads on the host CPU.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A system parameter: system.sram_pim.nbw=4. Repeatable.")]
 Engine = Annotated[str, typer.Option("--engine", help="Engine: embedded.")]
+RunEngine = Annotated[str, typer.Option("--engine", help="Engine: embedded, or gem5-se, which runs --binary in gem5.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
 Out = Annotated[Format, typer.Option("-o", "--output", help="Format on stdout.")]
 Prices = Annotated[
@@ -143,6 +150,22 @@ def _simulate(experiment: Any, runs: Path) -> Path:
 _IN_FILE = ("system", "model", "quant", "gguf", "batch", "prompt", "context", "tokens", "threads", "sets", "engine")
 """Parameters of `run` that an experiment file has keys for."""
 
+_MODEL_ONLY = ("file", "model", "quant", "gguf", "batch", "prompt", "context", "tokens", "threads", "price", "energy",
+               "utilisation", "report")  # fmt: skip
+"""Parameters of `run` that the engine gem5-se, which runs a program and not a model, does not have."""
+
+_GUEST_ONLY = ("binary", "args", "cpu", "cores", "caches", "mem_size", "gem5", "plugin", "fast_forward", "max_ticks",
+               "restore", "allow_idle_pim")  # fmt: skip
+"""Parameters of `run` that only the engine gem5-se has."""
+
+
+def _given(ctx: typer.Context, names: tuple[str, ...]) -> list[str]:
+    """Those of the parameters that were given, as options."""
+    # By its name: newer typer brings its own copy of click, whose enum is another one.
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    found = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    return ["EXPERIMENT.toml" if n == "file" else "--" + ("set" if n == "sets" else n.replace("_", "-")) for n in found]
+
 
 @app.command()
 def run(
@@ -160,34 +183,127 @@ def run(
     tokens: Tokens = 16,
     threads: Threads = 16,
     sets: Sets = None,
-    engine: Engine = "embedded",
+    engine: RunEngine = "embedded",
     runs: Runs = Path("runs"),
     output: Out = Format.md,
     price: Prices = None,
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
     report: ReportDir = None,
+    binary: Annotated[
+        Path | None, typer.Option("--binary", help="The guest: a static AArch64 program.", rich_help_panel=_GEM5)
+    ] = None,
+    args: Annotated[str, typer.Option("--args", help="Its arguments, in quotes.", rich_help_panel=_GEM5)] = "",
+    cpu: Annotated[
+        str,
+        typer.Option("--cpu", help="atomic_noncaching, atomic, timing, minor or o3.", rich_help_panel=_GEM5),
+    ] = "o3",
+    cores: Annotated[int, typer.Option("--cores", help="Simulated cores.", rich_help_panel=_GEM5)] = 1,
+    caches: Annotated[str, typer.Option("--caches", help="n1 or none.", rich_help_panel=_GEM5)] = "n1",
+    mem_size: Annotated[
+        str, typer.Option("--mem-size", help="Simulated memory, in MiB or GiB.", rich_help_panel=_GEM5)
+    ] = "4GiB",
+    gem5: Annotated[
+        Path | None, typer.Option("--gem5", help="gem5.opt. Default: the one on the PATH.", rich_help_panel=_GEM5)
+    ] = None,
+    plugin: Annotated[
+        Path | None, typer.Option("--plugin", help="The built plug-in. Default: $GEMPIM_PLUGIN.", rich_help_panel=_GEM5)
+    ] = None,
+    fast_forward: Annotated[
+        bool, typer.Option("--fast-forward", help="Fastest CPU until the first region.", rich_help_panel=_GEM5)
+    ] = False,
+    max_ticks: Annotated[
+        int | None, typer.Option("--max-ticks", help="Fail after this many simulated ps.", rich_help_panel=_GEM5)
+    ] = None,
+    restore: Annotated[
+        Path | None, typer.Option("--restore", help="Start from a checkpoint of run.py.", rich_help_panel=_GEM5)
+    ] = None,
+    allow_idle_pim: Annotated[
+        bool,
+        typer.Option("--allow-idle-pim", help="Accept a guest that leaves the PIM idle.", rich_help_panel=_GEM5),
+    ] = False,
 ) -> None:
-    """Simulate one experiment and print its rates.
+    """Simulate one experiment and print its rates; or run a guest program in gem5 and print its regions.
 
     Example: `gempim run --system sail --model llama-2-7b --quant q4_0 --batch 1 --context 512 --tokens 16 --threads 16`
+
+    Example: `gempim run --engine gem5-se --system sail --binary gemv.aarch64 --args "-t q4_0" --cpu o3 --cores 4`
     """
     from gempim.experiment import load_experiment, resolve
     from gempim.output import print_runs
 
+    if engine == "gem5-se":
+        if given := _given(ctx, _MODEL_ONLY):
+            raise DataError(f"--engine gem5-se runs a program, not a model: {given[0]} does not go with it")
+        if binary is None:
+            raise DataError("--engine gem5-se: --binary GUEST is missing: a statically linked AArch64 Linux program")
+        from gempim.engines.gem5_se import Gem5Options, region_rows, run_gem5_se, split_args
+        from gempim.output import print_rows
+
+        options = Gem5Options(
+            binary=binary, args=split_args(args), cpu=cpu, cores=cores, caches=caches, mem_size=mem_size,
+            fast_forward=fast_forward, max_ticks=max_ticks, restore=restore,
+        )  # fmt: skip
+        path = run_gem5_se(
+            _system(system, sets), options, runs,
+            gem5=gem5, plugin=plugin, allow_idle_pim=allow_idle_pim, command=list(sys.argv),
+        )  # fmt: skip
+        err.print(f"run: {path}", style="dim", soft_wrap=True, highlight=False)
+        print_rows(region_rows(path), output)
+        return
+    if given := _given(ctx, _GUEST_ONLY):
+        raise DataError(f"{given[0]} goes with --engine gem5-se")
     if file is not None:
-        # By its name: newer typer brings its own copy of click, whose enum is another one.
-        sources = {name: ctx.get_parameter_source(name) for name in _IN_FILE}
-        given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-        if given:
-            option = given[0].removesuffix("s") if given[0] == "sets" else given[0]
-            raise DataError(f"{file}: --{option} and an experiment file exclude each other: the file says it")
+        if given := _given(ctx, _IN_FILE):
+            raise DataError(f"{file}: {given[0]} and an experiment file exclude each other: the file says it")
         experiment = load_experiment(file)
     else:
         doc = _document(system, model, quant, gguf, batch, prompt, context, tokens, threads, sets, engine)
         experiment = resolve(doc, origin="command line")
     path = _simulate(experiment, runs)
     print_runs([path], output, prices=_prices(price), energy=energy, utilisation=utilisation, report=report)
+
+
+def _system(name: str, sets: list[str] | None) -> System:
+    """A system with its overrides from the command line."""
+    from gempim.systems import load_system
+
+    system = load_system(name)
+    for key, value in _pairs(sets, "--set").items():
+        system = system.with_override(key.removeprefix("system."), value, origin="--set")
+    return system
+
+
+@app.command("resolve")
+def resolve_system(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="An experiment file; or use --system.")
+    ] = None,
+    system: Annotated[str, typer.Option("--system", "-s", help="A shipped system or a TOML file.")] = "sail",
+    sets: Sets = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The JSON file. Default: stdout.")] = None,
+) -> None:
+    """The resolved values of a system as one JSON file, for `gem5_configs/run.py --experiment`.
+
+    Example: `gempim resolve --system sail --set system.sram_pim.nbw=3 -o sail.json`
+    """
+    import json
+
+    from gempim.experiment import load_experiment
+    from gempim.resolve import resolved_values
+
+    if file is not None and (given := _given(ctx, ("system", "sets"))):
+        raise DataError(f"{file}: {given[0]} and an experiment file exclude each other: the file says it")
+    found = load_experiment(file).system if file is not None else _system(system, sets)
+    text = json.dumps(resolved_values(found), indent=1) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text)
+    except OSError as e:
+        raise DataError(f"--out {out}: cannot be written: {e.strerror or e}") from None
 
 
 @app.command()
@@ -367,6 +483,80 @@ def fetch() -> None:
     from gempim.models.fetch import smollm2_gguf
 
     print(smollm2_gguf())
+
+
+@app.command()
+def calibrate(
+    gem5: Annotated[Path, typer.Option("--gem5", help="gem5.opt, built for Arm.")],
+    out: Annotated[Path, typer.Option("--out", help="The TOML file to write.")],
+    plugin: Annotated[
+        Path | None, typer.Option("--plugin", help="The built plug-in: also measure lutmm, for [pim_host].")
+    ] = None,
+    keep: Annotated[Path | None, typer.Option("--keep", help="A folder to leave gem5's results in.")] = None,
+) -> None:
+    """Make the calibration file of the embedded engine's CPU by running llama.cpp's kernels in gem5 (minutes).
+
+    Example: `gempim calibrate --gem5 build/ARM/gem5.opt --out neoverse-n1.toml`
+    """
+    from gempim.calibrate.asm import AsmError
+    from gempim.calibrate.gem5 import write_calibration
+    from gempim.calibrate.toolchain import ToolError
+    from gempim.engines.gem5_se import find_binary
+
+    try:
+        write_calibration(find_binary(gem5), out, plugin=plugin, keep=keep)
+    except (ToolError, AsmError) as e:
+        raise DataError(f"calibrate: {e}") from None
+
+
+plugin_app = typer.Typer(no_args_is_help=True, help="The run-time plug-in for a gem5 of your own.")
+app.add_typer(plugin_app, name="plugin")
+
+
+@plugin_app.callback()
+def _plugin() -> None:
+    """The run-time plug-in for a gem5 of your own."""
+
+
+@plugin_app.command("build")
+def plugin_build(
+    gem5: Annotated[Path | None, typer.Option("--gem5", help="gem5.opt. Default: the one on the PATH.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--gem5-source", help="gem5's source folder. Default: above the binary.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilations at a time. Default: all cores.")] = None,
+) -> None:
+    """Build the plug-in for a gem5 binary (once: it is cached) and print its folder.
+
+    Example: `gempim plugin build --gem5 build/ARM/gem5.opt`
+    """
+    from gempim.plugin import build
+
+    print(build(gem5, source, jobs=jobs))
+
+
+micro_app = typer.Typer(no_args_is_help=True, help="The guest microbenchmarks of workloads/micro.")
+app.add_typer(micro_app, name="micro")
+
+
+@micro_app.callback()
+def _micro() -> None:
+    """The guest microbenchmarks of workloads/micro."""
+
+
+@micro_app.command("build")
+def micro_build(
+    native: Annotated[
+        bool, typer.Option("--native", help="For this machine, with the device in software, instead of AArch64.")
+    ] = False,
+) -> None:
+    """Compile the guest programs (once: they are cached) and print their folder.
+
+    Example: `gempim run --engine gem5-se --binary "$(gempim micro build)/gemv" --args "--type q4_0 --path lutmm --m5"`
+    """
+    from gempim.workloads.build import build_micro
+
+    print(build_micro(native))
 
 
 @app.command()

@@ -40,7 +40,7 @@ def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
     aside = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-{os.getpid()}-", dir=path.parent))
     try:
         fill(aside)
-        for f in aside.iterdir():
+        for f in (p for p in aside.rglob("*") if p.is_file()):
             with f.open("rb") as handle:
                 os.fsync(handle.fileno())
         aside.chmod(0o755)

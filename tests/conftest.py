@@ -4,9 +4,33 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+from gempim.doctor import find_gem5
 
 # The same examples in every run, so that a red test is a change of the code; HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gem5 need a gem5.opt on the PATH."""
+    if find_gem5() is not None:
+        return
+    skip = pytest.mark.skip(reason="NOT RUN: no gem5.opt on the PATH")
+    for item in items:
+        if item.get_closest_marker("gem5") is not None:
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One loud line when gem5 tests were left out: without them nothing here has been checked inside gem5."""
+    skipped = sum("gem5" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
+    if skipped:
+        terminalreporter.write_line(
+            f"NOT CHECKED INSIDE gem5: {skipped} test{'s' if skipped > 1 else ''} skipped; put a gem5.opt on the PATH",
+            red=True,
+            bold=True,
+        )

@@ -1,4 +1,4 @@
-"""Makes the calibration files of the embedded engine, by static analysis of llama.cpp's own kernels.
+"""Makes the calibration files of the embedded engine from llama.cpp's own kernels, in gem5 or by static analysis.
 
 Reading them is `gempim.engines.calibration`; `load_calibration` is here too for convenience.
 """

@@ -1,4 +1,4 @@
-"""Command line: `python -m gempim.calibrate mca --out FILE`."""
+"""Command line: `python -m gempim.calibrate gem5 --gem5 GEM5 --out FILE`, or `mca --out FILE`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from gempim.calibrate import dynamic
 from gempim.calibrate.analyse import Assemblies, Located, Measured, locate, measure
 from gempim.calibrate.asm import AsmError
-from gempim.calibrate.kernels import KERNELS
+from gempim.calibrate.kernels import select
 from gempim.calibrate.toolchain import TARGET_FLAGS, ToolError, find_compiler, find_mca, ggml_sources
 from gempim.calibrate.write import render
 from gempim.pins import LLAMA_CPP_PYTHON
+from gempim.quantity import DataError
 
 TOLERANCE = 0.05
 """How far a kernel's static instruction count may be from the executed one. The rows that differ at all have a
@@ -30,12 +31,7 @@ def analyse(names: Sequence[str] = ()) -> tuple[dict[str, str], list[tuple[Measu
             says.
         AsmError: a kernel's loop is not found.
     """
-    wanted = [kernel for kernel in KERNELS if not names or kernel.name in names]
-    unknown = sorted(set(names) - {kernel.name for kernel in KERNELS})
-    if unknown:
-        raise ToolError(
-            f"no such kernel: {', '.join(unknown)} (there are: {', '.join(kernel.name for kernel in KERNELS)})"
-        )
+    wanted = select(names)
     compiler, mca = find_compiler(), find_mca()
     assemblies = Assemblies(compiler, ggml_sources())
     located: list[Located] = []
@@ -85,24 +81,41 @@ def _compare(located: Located, executed: float | None) -> str:
     return f"executed under emulation: {executed:g} instructions an iteration, as in the static way"
 
 
+def _mca(options: argparse.Namespace) -> None:
+    origin, kernels = analyse()
+    options.out.write_text(render("neoverse-n1", origin, kernels), encoding="utf-8")
+    print(options.out)
+
+
+def _gem5(options: argparse.Namespace) -> None:
+    from gempim.calibrate.gem5 import write_calibration
+
+    write_calibration(options.gem5, options.out, plugin=options.plugin, keep=options.keep)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m gempim.calibrate",
         description="Make a calibration file of the embedded engine.",
-        epilog="example: python -m gempim.calibrate mca --out neoverse-n1.toml",
+        epilog="example: python -m gempim.calibrate gem5 --gem5 build/ARM/gem5.opt --out neoverse-n1.toml",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
     mca = commands.add_parser("mca", help="Neoverse-N1, by static analysis of llama.cpp's kernels with llvm-mca")
-    mca.add_argument("--out", type=Path, required=True, help="the TOML file to write")
+    mca.set_defaults(work=_mca)
+    gem5 = commands.add_parser("gem5", help="Neoverse-N1, by running llama.cpp's kernels in gem5")
+    gem5.set_defaults(work=_gem5)
+    gem5.add_argument("--gem5", type=Path, required=True, help="the gem5.opt")
+    gem5.add_argument("--plugin", type=Path, help="the plug-in: also measure lutmm, and print entries of [pim_host]")
+    gem5.add_argument("--keep", type=Path, help="a folder to leave gem5's results in")
+    for command in (mca, gem5):
+        command.add_argument("--out", type=Path, required=True, help="the TOML file to write")
     options = parser.parse_args(arguments)
     try:
-        origin, kernels = analyse()
-    except (ToolError, AsmError) as error:
+        options.work(options)
+    except (ToolError, AsmError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.out.write_text(render("neoverse-n1", origin, kernels), encoding="utf-8")
-    print(options.out)
     return 0
 
 

@@ -48,17 +48,40 @@ class Located:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the analysis says of a kernel, per block of one weight row against one activation row."""
+class Counted:
+    """Instructions of a kernel, counted in its assembly, per block of one weight row against one activation row and
+    per call."""
 
     located: Located
-    cycles_per_block: float
-    mca_cycles_per_block: float
-    call_cycles: float
     instructions: Mapping[str, float]
     call_instructions: Mapping[str, float]
     load_bytes: float
     store_bytes: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles of a block of one weight row against one activation row and of a call, each with the words on where it
+    comes from and its kind (one of `gempim.quantity.KINDS`)."""
+
+    cycles_per_block: float
+    cycles_source: str
+    call_cycles: float
+    call_source: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a kernel."""
+
+    counted: Counted
+    cost: Cost
+
+    @property
+    def located(self) -> Located:
+        """The kernel in its assembly."""
+        return self.counted.located
 
 
 def locate(kernel: Kernel, text: str) -> Located:
@@ -96,8 +119,31 @@ def _blocks_per_iteration(kernel: Kernel, body: Sequence[Insn]) -> int:
     )
 
 
-def measure(located: Located, mca: Mca) -> Measured:
-    """Cycles and instructions of a located kernel.
+def _long_call(located: Located) -> tuple[int, list[Insn]]:
+    """Iterations of a call of about CALL_INSTRUCTIONS instructions, and the call."""
+    iterations = max(1, -(-CALL_INSTRUCTIONS // len(located.body)))
+    return iterations, located.call(iterations)
+
+
+def count(located: Located) -> Counted:
+    """Instructions of a located kernel. Those of a call are what a whole call executes beyond its iterations."""
+    body, tiles = located.body, located.tiles
+    counts, call_mix = asm.mix(body), dict.fromkeys(asm.CLASSES, 0.0)
+    if located.kernel.outer:
+        iterations, call = _long_call(located)
+        # A way into an inner loop's exit may skip a few loop instructions: never count them negative.
+        call_mix = {kind: max(0.0, float(n - iterations * counts[kind])) for kind, n in asm.mix(call).items()}
+    return Counted(
+        located,
+        instructions={kind: n / tiles for kind, n in counts.items()},
+        call_instructions=call_mix,
+        load_bytes=asm.load_bytes(body) / tiles,
+        store_bytes=sum(insn.memory_bytes for insn in body if insn.kind == "store") / tiles,
+    )
+
+
+def analyse_cycles(located: Located, mca: Mca) -> Cost:
+    """Cycles of a located kernel by static analysis.
 
     cycles = max(llvm-mca's steady state, instructions / DECODE_WIDTH). The fixed cost of a call is what a whole call
     takes beyond its iterations when calls follow one another, so the overlap of one call's end with the next one's
@@ -106,24 +152,23 @@ def measure(located: Located, mca: Mca) -> Measured:
     body, tiles = located.body, located.tiles
     mca_cycles = mca.cycles(body)
     cycles = max(mca_cycles, len(body) / DECODE_WIDTH)
-    call_cycles, call_mix = 0.0, dict.fromkeys(asm.CLASSES, 0.0)
-    counts = asm.mix(body)
+    call_cycles = 0.0
     if located.kernel.outer:
-        iterations = max(1, -(-CALL_INSTRUCTIONS // len(body)))
-        call = located.call(iterations)
+        iterations, call = _long_call(located)
         call_cycles = max(0.0, max(mca.cycles(call), len(call) / DECODE_WIDTH) - iterations * cycles)
-        # A way into an inner loop's exit may skip a few loop instructions: never count them negative.
-        call_mix = {kind: max(0.0, float(n - iterations * counts[kind])) for kind, n in asm.mix(call).items()}
-    return Measured(
-        located,
-        cycles_per_block=cycles / tiles,
-        mca_cycles_per_block=mca_cycles / tiles,
-        call_cycles=call_cycles,
-        instructions={kind: n / tiles for kind, n in counts.items()},
-        call_instructions=call_mix,
-        load_bytes=asm.load_bytes(body) / tiles,
-        store_bytes=sum(insn.memory_bytes for insn in body if insn.kind == "store") / tiles,
+    steady = f"{mca_cycles / tiles:.6g}"
+    return Cost(
+        cycles / tiles,
+        f"llvm-mca steady state of the loop ({steady}), at least instructions / {DECODE_WIDTH} (decode width)",
+        call_cycles,
+        "llvm-mca: whole calls back to back, less their blocks",
+        "derived",
     )
+
+
+def measure(located: Located, mca: Mca) -> Measured:
+    """Instructions and cycles of a located kernel by static analysis."""
+    return Measured(count(located), analyse_cycles(located, mca))
 
 
 class Assemblies:

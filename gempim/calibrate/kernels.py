@@ -11,9 +11,11 @@ formats).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gempim.calibrate.asm import INNERMOST
+from gempim.calibrate.toolchain import ToolError
 
 ARM_QUANTS = "ggml-cpu/arch/arm/quants.c"
 ARM_REPACK = "ggml-cpu/arch/arm/repack.cpp"
@@ -249,3 +251,13 @@ KERNELS: tuple[Kernel, ...] = (
     _elementwise("gelu", PROBES, "gempim_probe_gelu", r"^fcvt", 1, path="longest"),
     _elementwise("rope", OPS, r"_Z29ggml_compute_forward_rope_fltIfE\w*", r"^ld2", 8),
 )
+
+
+def select(names: Sequence[str]) -> list[Kernel]:
+    """The kernels named, or all when none is. Raises ToolError for an unknown name."""
+    unknown = sorted(set(names) - {kernel.name for kernel in KERNELS})
+    if unknown:
+        raise ToolError(
+            f"no such kernel: {', '.join(unknown)} (there are: {', '.join(kernel.name for kernel in KERNELS)})"
+        )
+    return [kernel for kernel in KERNELS if not names or kernel.name in names]

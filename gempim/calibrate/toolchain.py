@@ -122,7 +122,10 @@ class Compiler:
             cxx = source.suffix == ".cpp"
             command: list[str | Path] = [self.cxx if cxx else self.c, "-std=gnu++17" if cxx else "-std=gnu11"]
             command += [*TARGET_FLAGS, *LANGUAGE_FLAGS, '-DGGML_VERSION="pinned"', '-DGGML_COMMIT="pinned"']
-            command += [f"-I{ggml}/src", f"-I{ggml}/src/ggml-cpu", f"-I{ggml}/include", "-S", source, "-o", output]
+            command += [f"-I{ggml}/src", f"-I{ggml}/src/ggml-cpu", f"-I{ggml}/include", f"-I{scratch}"]
+            command += ["-S", source, "-o", output]
+            # llama.cpp's build writes this header with the two names defined above.
+            (Path(scratch) / "ggml-version.h").touch()
             # The current folder is ggml's, so that no path of this machine gets into what is compiled.
             run(command, cwd=ggml / "src", why=f"compiling {source.name}")
             return output.read_text(encoding="utf-8")

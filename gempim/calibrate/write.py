@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from gempim.calibrate.analyse import DECODE_WIDTH, Measured
+from gempim.calibrate.analyse import Measured
 from gempim.calibrate.asm import CLASSES
 
 Number = tuple[float, str, str, str, str]
@@ -120,7 +120,7 @@ RUNTIME: dict[str, Number] = {
     ),
 }
 
-HEADER = """\
+STATIC_HEADER = """\
 # Costs of llama.cpp's Arm kernels on Neoverse-N1, as the embedded engine uses them. Written by the command in
 # [origin]: do not edit. STATIC ANALYSIS: no hardware and no cycle-accurate simulation was involved. Not in these
 # numbers: cache misses (the engine adds memory time), branch mispredictions, store-to-load forwarding, and limits of
@@ -132,7 +132,8 @@ def _number(value: float) -> str:
     return repr(int(value)) if float(value).is_integer() else repr(round(float(value), 6))
 
 
-def _entry(key: str, number: Number) -> str:
+def entry(key: str, number: Number) -> str:
+    """One line of a data file."""
     value, unit, scope, source, kind = number
     texts = ", ".join(
         f"{name} = {json.dumps(text)}"
@@ -143,36 +144,34 @@ def _entry(key: str, number: Number) -> str:
 
 def kernel_numbers(measured: Measured) -> dict[str, Number]:
     """The numbers of one kernel's table, in the order in which they are written."""
-    kernel = measured.located.kernel
+    kernel, counts, cost = measured.located.kernel, measured.counted, measured.cost
     elementwise = kernel.role in ("elementwise", "quantize")
     block = "block of one row" if elementwise else "block of one weight row against one activation row"
     call = f"call on {kernel.tile_rows} weight rows and {kernel.tile_columns} activation rows"
     if elementwise:
         call = f"call on {kernel.tile_columns} rows"
     table = "ggml-common.h, and the kernel's name"
-    steady = f"{measured.mca_cycles_per_block:.6g}"
-    cycles = f"llvm-mca steady state of the loop ({steady}), at least instructions / {DECODE_WIDTH} (decode width)"
     counted = "counted in the loop's assembly"
     numbers: dict[str, Number] = {
         "block_elements": (kernel.block_elements, "elements", "block", table, "code"),
         "tile_rows": (kernel.tile_rows, "rows", "weight rows of a call", table, "code"),
         "tile_columns": (kernel.tile_columns, "rows", "activation rows of a call", table, "code"),
-        "cycles_per_block": (measured.cycles_per_block, "cycles", f"{block}, operands in L1", cycles, "derived"),
-        "call_cycles": (
-            measured.call_cycles,
+        "cycles_per_block": (
+            cost.cycles_per_block,
             "cycles",
-            call,
-            "llvm-mca: whole calls back to back, less their blocks",
-            "derived",
+            f"{block}, operands in L1",
+            cost.cycles_source,
+            cost.kind,
         ),
-        "load_bytes_per_block": (measured.load_bytes, "bytes", block, counted, "derived"),
-        "store_bytes_per_block": (measured.store_bytes, "bytes", block, counted, "derived"),
+        "call_cycles": (cost.call_cycles, "cycles", call, cost.call_source, cost.kind),
+        "load_bytes_per_block": (counts.load_bytes, "bytes", block, counted, "derived"),
+        "store_bytes_per_block": (counts.store_bytes, "bytes", block, counted, "derived"),
     }
     for kind in CLASSES:
-        numbers[f"{kind}_per_block"] = (measured.instructions[kind], "instructions", block, counted, "derived")
+        numbers[f"{kind}_per_block"] = (counts.instructions[kind], "instructions", block, counted, "derived")
     for kind in CLASSES:
         numbers[f"{kind}_per_call"] = (
-            measured.call_instructions[kind],
+            counts.call_instructions[kind],
             "instructions",
             call,
             "counted on the way outside the loop",
@@ -181,12 +180,20 @@ def kernel_numbers(measured: Measured) -> dict[str, Number]:
     return numbers
 
 
-def render(name: str, origin: Mapping[str, str], kernels: Sequence[tuple[Measured, str]]) -> str:
+def render(
+    name: str,
+    origin: Mapping[str, str],
+    kernels: Sequence[tuple[Measured, str]],
+    *,
+    header: str = STATIC_HEADER,
+    memory: Mapping[str, Number] = MEMORY,
+    runtime: Mapping[str, Number] = RUNTIME,
+) -> str:
     """The text of the calibration file. `kernels`: each with a note ("" for none)."""
-    lines = [HEADER, "schema = 1", f"name = {json.dumps(name)}", "", "[origin]"]
+    lines = [header, "schema = 1", f"name = {json.dumps(name)}", "", "[origin]"]
     lines += [f"{key} = {json.dumps(text)}" for key, text in origin.items()]
-    for section, table in (("memory", MEMORY), ("runtime", RUNTIME)):
-        lines += ["", f"[{section}]", *(_entry(key, number) for key, number in table.items())]
+    for section, table in (("memory", memory), ("runtime", runtime)):
+        lines += ["", f"[{section}]", *(entry(key, number) for key, number in table.items())]
     for measured, note in kernels:
         located = measured.located
         lines += ["", f"[kernels.{located.kernel.name}]", f"role = {json.dumps(located.kernel.role)}"]
@@ -194,7 +201,7 @@ def render(name: str, origin: Mapping[str, str], kernels: Sequence[tuple[Measure
         lines += [f"loop = {json.dumps(_loop(measured))}"]
         if note:
             lines.append(f"note = {json.dumps(note)}")
-        lines += [_entry(key, number) for key, number in kernel_numbers(measured).items()]
+        lines += [entry(key, number) for key, number in kernel_numbers(measured).items()]
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,8 @@
 // A parameter or counter struct has one static function template `visit(self, f)` that calls
 // `f(name, field, unit, description)` for a counter, or with `, min, max` after it for a parameter. Every host (the
 // Python binding, gem5 stats, the reference page) walks that one list, so none of them can disagree with the model.
+//
+// Headers of models are C++17 where the gem5 plug-in includes them: gem5's own do not compile as C++20.
 #pragma once
 
 #include <cmath>
@@ -27,7 +29,7 @@ class ParamError : public std::invalid_argument {
 /** Throw ParamError unless every field of `params` lies in the range its `visit` states. */
 template <class P> void check_ranges(const P &params, const std::string &device) {
     P::visit(params, [&](const char *name, const auto &value, const char *unit, const char *, double min, double max) {
-        using T = std::remove_cvref_t<decltype(value)>;
+        using T = std::decay_t<decltype(value)>;
         if constexpr (std::is_arithmetic_v<T>) {
             const double v = static_cast<double>(value);
             if (std::isnan(v) || v < min || v > max) {

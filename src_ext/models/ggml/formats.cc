@@ -122,7 +122,7 @@ void decode_q6_k(const std::uint8_t *b, DecodedBlock &out) {
 
 } // namespace
 
-std::span<const BlockFormat> formats() {
+const std::array<BlockFormat, 10> &formats() {
     return kFormats;
 }
 

@@ -13,7 +13,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 
 namespace gempim::ggml {
@@ -51,7 +50,7 @@ struct DecodedBlock {
 };
 
 /** Every format known here. */
-std::span<const BlockFormat> formats();
+const std::array<BlockFormat, 10> &formats();
 
 /** The format of that ggml name (upper or lower case), or null. */
 const BlockFormat *find_format(std::string_view name);

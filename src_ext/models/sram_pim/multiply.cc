@@ -29,60 +29,160 @@ unsigned tree_levels(std::uint64_t leaves) {
 }
 
 /**
- * Walk a plan and put partial results together.
+ * Put the partial results of one strip together.
  * @param array_sum array_sum(first_column, columns, first_unit, units, out): the [m, columns] result of one array
+ * @return [m, columns of the strip]
  */
 template <class T, class ArraySum>
-std::vector<T> run_plan(const SramPimParams &params, const MatmulPlan &plan, ArraySum &&array_sum) {
+std::vector<T> run_strip(const SramPimParams &params, const MatmulPlan &plan, unsigned strip, ArraySum &&array_sum) {
     const CostModel model(params, plan.shape, plan.nbw);
-    std::vector<T> out(plan.m * plan.n);
-    // chains[strip]: partial results of its chains, in inner order; tiles of a chain come in order.
-    std::vector<std::vector<std::vector<T>>> chains(plan.strips);
-    std::vector<std::vector<const Tile *>> by_strip(plan.strips);
+    std::vector<const Tile *> tiles;
     for (const Tile &tile : plan.tiles) {
-        by_strip[tile.strip].push_back(&tile);
+        if (tile.strip == strip) {
+            tiles.push_back(&tile);
+        }
     }
-    for (unsigned strip = 0; strip < plan.strips; ++strip) {
-        auto &tiles = by_strip[strip];
-        std::sort(tiles.begin(), tiles.end(),
-                  [](const Tile *a, const Tile *b) { return a->shape.first_unit < b->shape.first_unit; });
-        const unsigned columns = plan.columns_of(strip);
-        std::vector<std::vector<T>> partial;
-        for (const Tile *tile : tiles) {
-            const TileLayout layout = model.layout(columns, tile->shape.units);
-            std::vector<T> result(plan.m * columns);
-            for (unsigned group = 0; group < layout.column_groups; ++group) {
-                const unsigned from = group * params.array_columns;
-                const unsigned width = std::min(params.array_columns, columns - from);
-                std::vector<std::vector<T>> parts(layout.parts, std::vector<T>(plan.m * width));
-                std::uint64_t unit = tile->shape.first_unit;
-                for (unsigned part = 0; part < layout.parts; ++part) {
-                    const unsigned units = layout.units_of(part, tile->shape.units);
-                    array_sum(tile->first_column + from, width, unit, units, parts[part].data());
-                    unit += units;
-                }
-                add_tree(parts);
-                for (std::uint64_t v = 0; v < plan.m; ++v) {
-                    std::copy_n(parts[0].data() + v * width, width, result.data() + v * columns + from);
-                }
+    std::sort(tiles.begin(), tiles.end(),
+              [](const Tile *a, const Tile *b) { return a->shape.first_unit < b->shape.first_unit; });
+    const unsigned columns = plan.columns_of(strip);
+    // Partial results of the strip's chains, in inner order; tiles of a chain come in order.
+    std::vector<std::vector<T>> partial;
+    for (const Tile *tile : tiles) {
+        const TileLayout layout = model.layout(columns, tile->shape.units);
+        std::vector<T> result(plan.m * columns);
+        for (unsigned group = 0; group < layout.column_groups; ++group) {
+            const unsigned from = group * params.array_columns;
+            const unsigned width = std::min(params.array_columns, columns - from);
+            std::vector<std::vector<T>> parts(layout.parts, std::vector<T>(plan.m * width));
+            std::uint64_t unit = tile->shape.first_unit;
+            for (unsigned part = 0; part < layout.parts; ++part) {
+                const unsigned units = layout.units_of(part, tile->shape.units);
+                array_sum(tile->first_column + from, width, unit, units, parts[part].data());
+                unit += units;
             }
-            if (tile->shape.merges) {
-                std::vector<T> &chain = partial.back();
-                for (std::size_t i = 0; i < chain.size(); ++i) {
-                    chain[i] = chain[i] + result[i];
-                }
-            } else {
-                partial.push_back(std::move(result));
+            add_tree(parts);
+            for (std::uint64_t v = 0; v < plan.m; ++v) {
+                std::copy_n(parts[0].data() + v * width, width, result.data() + v * columns + from);
             }
         }
-        add_tree(partial);
+        if (tile->shape.merges) {
+            std::vector<T> &chain = partial.back();
+            for (std::size_t i = 0; i < chain.size(); ++i) {
+                chain[i] = chain[i] + result[i];
+            }
+        } else {
+            partial.push_back(std::move(result));
+        }
+    }
+    add_tree(partial);
+    return std::move(partial[0]);
+}
+
+/** Every strip of a plan: [m, n]. */
+template <class T, class ArraySum>
+std::vector<T> run_plan(const SramPimParams &params, const MatmulPlan &plan, ArraySum &&array_sum) {
+    std::vector<T> out(plan.m * plan.n);
+    for (unsigned strip = 0; strip < plan.strips; ++strip) {
+        const std::vector<T> result = run_strip<T>(params, plan, strip, array_sum);
+        const unsigned columns = plan.columns_of(strip);
         for (std::uint64_t v = 0; v < plan.m; ++v) {
-            std::copy_n(partial[0].data() + v * columns, columns,
+            std::copy_n(result.data() + v * columns, columns,
                         out.data() + v * plan.n + std::uint64_t{strip} * plan.tile_n);
         }
     }
     return out;
 }
+
+/** The sum of one array over ggml blocks, as a function for run_strip. */
+class BlockSum {
+  public:
+    BlockSum(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
+             const std::uint8_t *weights, const ggml::QuantizedActivations &activations)
+        : shape_(plan.shape), format_(format), weights_(weights), a_(activations),
+          row_bytes_(plan.k / plan.shape.unit_elements * plan.shape.unit_bytes), m_(plan.m),
+          gemv_(plan.shape, format.weight_signed, plan.nbw), blocks_(params.array_columns),
+          transposed_(std::size_t{plan.shape.unit_elements} * params.array_columns),
+          sums_(plan.m * params.array_columns), dot_(sums_.size()), minima_(sums_.size()) {}
+
+    void operator()(std::uint64_t first_column, unsigned columns, std::uint64_t first_unit, unsigned units,
+                    float *acc) {
+        for (std::uint64_t unit = first_unit; unit < first_unit + units; ++unit) {
+            integer_sums(first_column, columns, unit);
+            scale_and_add(columns, unit, acc);
+        }
+    }
+
+  private:
+    void integer_sums(std::uint64_t first_column, unsigned columns, std::uint64_t unit) {
+        for (unsigned c = 0; c < columns; ++c) {
+            ggml::decode_block(format_, weights_ + (first_column + c) * row_bytes_ + unit * shape_.unit_bytes,
+                               blocks_[c]);
+            for (unsigned e = 0; e < shape_.unit_elements; ++e) {
+                transposed_[std::size_t{e} * columns + c] = blocks_[c].q[e];
+            }
+        }
+        std::fill(dot_.begin(), dot_.end(), 0);
+        std::fill(minima_.begin(), minima_.end(), 0);
+        for (unsigned s = 0; s < shape_.sub_blocks(); ++s) {
+            const std::size_t first = std::size_t{s} * shape_.sub_elements;
+            gemv_.sub_block(transposed_.data() + first * columns, columns,
+                            a_.q.data() + unit * shape_.unit_elements + first, a_.k, m_, sums_.data());
+            for (std::size_t v = 0; v < m_; ++v) {
+                std::int32_t activation_sum = 0;
+                if (shape_.sub_min_bits != 0) {
+                    const std::int16_t *of_16 = a_.sums.data() + (v * a_.k + unit * shape_.unit_elements + first) / 16;
+                    for (unsigned g = 0; g < shape_.sub_elements / 16; ++g) {
+                        activation_sum += of_16[g];
+                    }
+                }
+                for (unsigned c = 0; c < columns; ++c) {
+                    const std::size_t i = v * columns + c;
+                    dot_[i] += shape_.sub_scale_bits != 0 ? sums_[i] * blocks_[c].scale[s] : sums_[i];
+                    if (shape_.sub_min_bits != 0) {
+                        minima_[i] += activation_sum * blocks_[c].min[s];
+                    }
+                }
+            }
+        }
+    }
+
+    void scale_and_add(unsigned columns, std::uint64_t unit, float *acc) const {
+        for (std::size_t v = 0; v < m_; ++v) {
+            const std::size_t scale_at = (v * a_.k + unit * shape_.unit_elements) / a_.block;
+            const float d_a = a_.d[scale_at];
+            for (unsigned c = 0; c < columns; ++c) {
+                const std::size_t i = v * columns + c;
+                // One statement an operation: no compiler may fuse them (see the header's bound).
+                float term = static_cast<float>(LutGemv::wrap(dot_[i], shape_.convert_bits()));
+                term = term * blocks_[c].d;
+                term = term * d_a;
+                acc[i] = acc[i] + term;
+                if (shape_.sub_min_bits != 0) {
+                    float minimum = static_cast<float>(LutGemv::wrap(minima_[i], shape_.min_bits));
+                    minimum = minimum * blocks_[c].m;
+                    minimum = minimum * d_a;
+                    acc[i] = acc[i] - minimum;
+                } else if (shape_.float_min) {
+                    const float minimum = blocks_[c].m * a_.s[scale_at];
+                    acc[i] = acc[i] + minimum;
+                }
+            }
+        }
+    }
+
+    const GemvShape &shape_;
+    const ggml::BlockFormat &format_;
+    const std::uint8_t *weights_;
+    const ggml::QuantizedActivations &a_;
+    const std::uint64_t row_bytes_;
+    const std::size_t m_;
+    LutGemv gemv_;
+    std::vector<ggml::DecodedBlock> blocks_;
+    std::vector<std::int8_t> transposed_;
+    std::vector<std::int32_t> sums_;
+    std::vector<std::int32_t> dot_;
+    std::vector<std::int32_t> minima_;
+};
 
 } // namespace
 
@@ -97,74 +197,14 @@ unsigned rounding_steps(const SramPimParams &params, const MatmulPlan &plan) {
 }
 
 std::vector<float> multiply(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
-                            const std::uint8_t *weights, const ggml::QuantizedActivations &a) {
-    const GemvShape &shape = plan.shape;
-    const std::uint64_t units_of_row = plan.k / shape.unit_elements;
-    const std::uint64_t row_bytes = units_of_row * shape.unit_bytes;
-    const std::size_t m = plan.m;
-    LutGemv gemv(shape, format.weight_signed, plan.nbw);
-    std::vector<ggml::DecodedBlock> blocks(params.array_columns);
-    std::vector<std::int8_t> transposed(std::size_t{shape.unit_elements} * params.array_columns);
-    std::vector<std::int32_t> sums(m * params.array_columns);
-    std::vector<std::int32_t> dot(m * params.array_columns);
-    std::vector<std::int32_t> minima(m * params.array_columns);
-    const auto array_sum = [&](std::uint64_t first_column, unsigned columns, std::uint64_t first_unit, unsigned units,
-                               float *acc) {
-        for (std::uint64_t unit = first_unit; unit < first_unit + units; ++unit) {
-            for (unsigned c = 0; c < columns; ++c) {
-                ggml::decode_block(format, weights + (first_column + c) * row_bytes + unit * shape.unit_bytes,
-                                   blocks[c]);
-                for (unsigned e = 0; e < shape.unit_elements; ++e) {
-                    transposed[std::size_t{e} * columns + c] = blocks[c].q[e];
-                }
-            }
-            std::fill(dot.begin(), dot.end(), 0);
-            std::fill(minima.begin(), minima.end(), 0);
-            for (unsigned s = 0; s < shape.sub_blocks(); ++s) {
-                const std::size_t first = std::size_t{s} * shape.sub_elements;
-                gemv.sub_block(transposed.data() + first * columns, columns,
-                               a.q.data() + unit * shape.unit_elements + first, a.k, m, sums.data());
-                for (std::size_t v = 0; v < m; ++v) {
-                    std::int32_t activation_sum = 0;
-                    if (shape.sub_min_bits != 0) {
-                        const std::int16_t *of_16 = a.sums.data() + (v * a.k + unit * shape.unit_elements + first) / 16;
-                        for (unsigned g = 0; g < shape.sub_elements / 16; ++g) {
-                            activation_sum += of_16[g];
-                        }
-                    }
-                    for (unsigned c = 0; c < columns; ++c) {
-                        const std::size_t i = v * columns + c;
-                        dot[i] += shape.sub_scale_bits != 0 ? sums[i] * blocks[c].scale[s] : sums[i];
-                        if (shape.sub_min_bits != 0) {
-                            minima[i] += activation_sum * blocks[c].min[s];
-                        }
-                    }
-                }
-            }
-            for (std::size_t v = 0; v < m; ++v) {
-                const std::size_t scale_at = (v * a.k + unit * shape.unit_elements) / a.block;
-                const float d_a = a.d[scale_at];
-                for (unsigned c = 0; c < columns; ++c) {
-                    const std::size_t i = v * columns + c;
-                    // One statement an operation: no compiler may fuse them (see the header's bound).
-                    float term = static_cast<float>(LutGemv::wrap(dot[i], shape.convert_bits()));
-                    term = term * blocks[c].d;
-                    term = term * d_a;
-                    acc[i] = acc[i] + term;
-                    if (shape.sub_min_bits != 0) {
-                        float minimum = static_cast<float>(LutGemv::wrap(minima[i], shape.min_bits));
-                        minimum = minimum * blocks[c].m;
-                        minimum = minimum * d_a;
-                        acc[i] = acc[i] - minimum;
-                    } else if (shape.float_min) {
-                        const float minimum = blocks[c].m * a.s[scale_at];
-                        acc[i] = acc[i] + minimum;
-                    }
-                }
-            }
-        }
-    };
-    return run_plan<float>(params, plan, array_sum);
+                            const std::uint8_t *weights, const ggml::QuantizedActivations &activations) {
+    return run_plan<float>(params, plan, BlockSum(params, plan, format, weights, activations));
+}
+
+std::vector<float> multiply_strip(const SramPimParams &params, const MatmulPlan &plan, unsigned strip,
+                                  const ggml::BlockFormat &format, const std::uint8_t *weights,
+                                  const ggml::QuantizedActivations &activations) {
+    return run_strip<float>(params, plan, strip, BlockSum(params, plan, format, weights, activations));
 }
 
 std::vector<std::int32_t> multiply_raw(const SramPimParams &params, const MatmulPlan &plan, bool weight_signed,

@@ -37,6 +37,15 @@ std::vector<float> multiply(const SramPimParams &params, const MatmulPlan &plan,
                             const std::uint8_t *weights, const ggml::QuantizedActivations &activations);
 
 /**
+ * One strip of the same product, for a host that has the strip's weights before the others'.
+ * @param weights as for multiply; only the rows of the strip are read
+ * @return [m, columns of the strip]
+ */
+std::vector<float> multiply_strip(const SramPimParams &params, const MatmulPlan &plan, unsigned strip,
+                                  const ggml::BlockFormat &format, const std::uint8_t *weights,
+                                  const ggml::QuantizedActivations &activations);
+
+/**
  * Plain integers.
  * @param weights [n, k], @param activations [m, k]
  * @return [m, n]

@@ -8,6 +8,10 @@ namespace gempim::sram_pim {
 
 namespace {
 
+// What is remembered of a guest that asks for a new shape every time.
+constexpr std::size_t kMostPlans = 1024;
+constexpr std::size_t kMostPlannedTiles = std::size_t{1} << 21;
+
 void check_combinations(const SramPimParams &p) {
     const auto fail = [](const std::string &message) { throw ParamError("sram_pim." + message); };
     if (p.prt_scope != "vector" && p.prt_scope != "group") {
@@ -60,7 +64,12 @@ std::shared_ptr<const MatmulPlan> SramPim::plan(const GemvShape &s, std::uint64_
     }
     try {
         auto made = std::make_shared<const MatmulPlan>(make_plan(params_, s, m, n, k));
+        if (plans_.size() >= kMostPlans || planned_tiles_ + made->tiles.size() > kMostPlannedTiles) {
+            plans_.clear();
+            planned_tiles_ = 0;
+        }
         plans_.emplace(key, made);
+        planned_tiles_ += made->tiles.size();
         return made;
     } catch (const ParamError &) {
         count_rejected();

@@ -85,7 +85,8 @@ class SramPim {
     using PlanKey =
         std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, unsigned, unsigned, unsigned, unsigned, unsigned, bool>;
     std::map<PlanKey, std::shared_ptr<const MatmulPlan>>
-        plans_; ///< planning tries many shapes; a model has few distinct ones
+        plans_;                     ///< planning tries many shapes; a model has few distinct ones
+    std::size_t planned_tiles_ = 0; ///< in `plans_`, which is emptied before it grows without bound
 };
 
 } // namespace gempim::sram_pim

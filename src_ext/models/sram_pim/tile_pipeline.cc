@@ -24,6 +24,28 @@ TilePipeline::TilePipeline(SramPim &device, Matmul work, Ps compute_from)
     }
 }
 
+TilePipeline::TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan)
+    : TilePipeline(device, Matmul{std::move(plan), {}, {}, {}}, 0) {
+    waits_for_activations_ = true;
+}
+
+std::vector<TileStart> TilePipeline::activations_ready(Matmul work, Ps now) {
+    if (!waits_for_activations_ || work.plan != work_.plan) {
+        throw std::logic_error("TilePipeline: these activations were not being waited for");
+    }
+    waits_for_activations_ = false;
+    work_ = std::move(work);
+    compute_from_ = now;
+    std::vector<TileStart> started;
+    for (unsigned s = 0; s < slices_.size(); ++s) {
+        slices_[s].idle_since = now;
+        if (const auto tile = try_start(s, now)) {
+            started.push_back(*tile);
+        }
+    }
+    return started;
+}
+
 void TilePipeline::offer_load(unsigned s) {
     const Slice &slice = slices_[s];
     if (slice.next_load < slice.tiles.size() && slice.buffers_used < device_.params().tile_buffers) {
@@ -55,13 +77,15 @@ std::optional<TileStart> TilePipeline::load_done(std::uint32_t tile, Ps now) {
 
 std::optional<TileStart> TilePipeline::try_start(unsigned s, Ps now) {
     Slice &slice = slices_[s];
-    if (slice.busy || slice.next_compute == slice.tiles.size() ||
+    if (waits_for_activations_ || slice.busy || slice.next_compute == slice.tiles.size() ||
         state_[slice.tiles[slice.next_compute]] != State::loaded) {
         return std::nullopt;
     }
     const std::uint32_t tile = slice.tiles[slice.next_compute++];
-    const Ps start = device_.earliest(s, std::max(now, compute_from_));
-    device_.count_load_stall(start > slice.idle_since ? start - slice.idle_since : 0);
+    const Ps ready = std::max(now, compute_from_);
+    const Ps idle_from = device_.earliest(s, slice.idle_since); // another product's tile is no wait for weights
+    device_.count_load_stall(ready > idle_from ? ready - idle_from : 0);
+    const Ps start = device_.earliest(s, ready);
     const Ps done = device_.issue(s, work_.cost(tile), start);
     slice.busy = true;
     state_[tile] = State::computing;

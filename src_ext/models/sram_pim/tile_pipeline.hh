@@ -55,6 +55,20 @@ class TilePipeline {
      */
     TilePipeline(SramPim &device, Matmul work, Ps compute_from);
 
+    /**
+     * A pipeline that may load weights while the activations, and with them the costs, are still on their way.
+     * Nothing computes until activations_ready().
+     */
+    TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan);
+
+    /**
+     * The activations have arrived.
+     * @param work the costs of the plan that the pipeline was made with
+     * @return the tiles that start to compute
+     * @throws std::logic_error if they had arrived already, or the plan is another one
+     */
+    std::vector<TileStart> activations_ready(Matmul work, Ps now);
+
     /** The next tile to fetch, in plan order among the slices that have a free buffer. */
     std::optional<TileLoad> next_load();
 
@@ -96,6 +110,7 @@ class TilePipeline {
 
     SramPim &device_;
     Matmul work_;
+    bool waits_for_activations_ = false;
     Ps compute_from_;
     std::vector<Slice> slices_;
     std::vector<State> state_;

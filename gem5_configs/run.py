@@ -1,0 +1,36 @@
+"""Run a guest program in gem5's syscall emulation on a gempim system.
+
+``gem5.opt --outdir=m5out gem5_configs/run.py --system sail --cpu o3 --binary GUEST --args ...``; ``--help`` lists the
+options. In the output folder it leaves, besides gem5's own files: stats.txt with one section a region of interest,
+roi.jsonl with what each section was, and guest.out with what the guest printed.
+"""
+
+import sys
+
+from spec import options as command_line
+from spec import system as systems
+from spec.errors import SpecError
+
+
+def main() -> int:
+    """The run; its exit status."""
+    options = command_line.parse(sys.argv[1:])
+    try:
+        resolved = systems.load(options.experiment) if options.experiment else systems.resolve(options.system)
+        systems.check_buildable(resolved)
+        command_line.check_against(options, resolved["sections"], resolved["system"])
+        try:
+            import m5  # noqa: F401
+        except ImportError:
+            raise SpecError("this script is run by gem5: gem5.opt run.py ...") from None
+        from simulation import Simulation
+
+        return Simulation(options, resolved).run()
+    except SpecError as e:
+        sys.stdout.flush()
+        print(f"run.py: {e}", file=sys.stderr)
+        return getattr(e, "status", 2)
+
+
+if __name__ in ("__m5_main__", "__main__"):
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""From options and system values to a finished gem5 run."""
+
+import argparse
+import atexit
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import m5
+from gem5.isas import ISA
+from gem5.resources.resource import BinaryResource
+from gem5.runtime import get_supported_isas
+from gem5.simulate.exit_event import ExitEvent
+from gem5.simulate.simulator import Simulator
+from m5.objects import Root
+
+from components.boards import GempimBoard
+from components.caches import hierarchy
+from components.cores import FastForwardProcessor, GempimProcessor, make_cores
+from components.memories import GempimMemory
+from components.pim import load_plugin, sram_pim
+from spec import checkpoint
+from spec.errors import SpecError
+from spec.geometry import clock, dram_channels, llc_slices, private_caches
+from spec.options import guest_command
+from spec.roi import RoiLog, jsonl, labels
+
+GUEST_OUTPUT = "guest.out"
+ROI_FILE = "roi.jsonl"
+SYSCALLS = "syscalls.log"
+
+MAX_TICKS_REACHED = 124
+ABORTED = 134
+"""128 + SIGABRT, as a shell reports it."""
+
+
+def require_arm() -> None:
+    """:raises SpecError: this gem5 does not simulate Arm.
+
+    Not the standard library's `requires`: it refuses every gem5 that was built without Ruby.
+    """
+    if ISA.ARM not in get_supported_isas():
+        raise SpecError("this gem5 does not simulate Arm: build it with USE_ARM_ISA (build/ARM/gem5.opt)")
+
+
+class Simulation:
+    """One run.
+
+    :param options: of the command line, checked
+    :param resolved: of the system
+    :raises SpecError: the system cannot be built
+    """
+
+    def __init__(self, options: argparse.Namespace, resolved: Dict[str, Any]) -> None:
+        require_arm()
+        self._options = options
+        self._pim = resolved["kind"] == "cpu+sram_pim" and not options.no_plugin
+        self._same = checkpoint.facts(resolved, options, self._pim)
+        self._restored = checkpoint.load(options.restore, self._same) if options.restore else None
+        self._roi = RoiLog(
+            reset=m5.stats.reset,
+            dump=m5.stats.dump,
+            now=m5.curTick,
+            first_index=self._restored["next_index"] if self._restored else 0,
+        )
+        self._board = self._make_board(resolved)
+        self._simulator = Simulator(
+            board=self._board,
+            on_exit_event={
+                ExitEvent.WORKBEGIN: self._work_begin,
+                ExitEvent.WORKEND: self._work_end,
+                ExitEvent.CHECKPOINT: self._guest_checkpoint,
+                ExitEvent.SCHEDULED_TICK: self._tick_checkpoint,
+                ExitEvent.MAX_TICK: _stop,
+                ExitEvent.EXIT: _stop,
+                ExitEvent.FAIL: _stop,
+                ExitEvent.USER_INTERRUPT: _stop,
+            },
+            **({"max_ticks": options.max_ticks} if options.max_ticks else {}),
+        )
+        self._saved = False
+        self._fast = bool(options.fast_forward)
+
+    def _make_board(self, resolved: Dict[str, Any]) -> GempimBoard:
+        options, sections = self._options, resolved["sections"]
+        geometry = llc_slices(sections["llc"], sections["sram_pim"] if self._pim else None)
+        if options.mem_bytes % geometry.reach_bytes():
+            raise SpecError(
+                f"--mem-size {options.mem_size}: not a multiple of {geometry.reach_bytes()} bytes, over which the LLC"
+                " slices of this system interleave"
+            )
+        memory = GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
+        device, decoder = sram_pim(sections["sram_pim"], options.plugin) if self._pim else (None, None)
+        if not self._pim and options.plugin:
+            load_plugin(options.plugin)
+        cores = make_cores(options.cpu, options.cores, decoder=decoder, device=device)
+        if options.fast_forward:
+            fast = make_cores("atomic_noncaching", options.cores, decoder=decoder, device=device)
+            processor: Any = FastForwardProcessor(fast, cores)
+        else:
+            processor = GempimProcessor(cores)
+        board = GempimBoard(
+            clk_freq=clock(sections["cpu"]["clock_hz"]),
+            processor=processor,
+            memory=memory,
+            cache_hierarchy=hierarchy(
+                options.caches,
+                private=private_caches(sections["cpu"]),
+                geometry=geometry,
+                mesh_width=int(sections["llc"]["bytes_per_cycle"]),
+                cores=options.cores,
+                sram_pim=device,
+            ),
+        )
+        board.set_se_binary_workload(
+            BinaryResource(local_path=os.path.abspath(options.binary)),
+            stdout_file=Path(GUEST_OUTPUT),
+            env_list=list(options.env),
+            arguments=list(options.args),
+            checkpoint=Path(options.restore) if options.restore else None,
+        )
+        # The guest sees its name, not its path: where the file lies must not move its stack, and with it its timing.
+        process = cores[0].get_simobject().workload[0]
+        process.cmd = [os.path.basename(options.binary), *options.args]
+        board.when_built(self._built)
+        return board
+
+    def run(self) -> int:
+        """Simulate to the end. :return: the exit status :raises SpecError: the guest's region marks do not pair up"""
+        _watch_syscalls()
+        try:
+            self._simulator.run()
+            return self._ended()
+        finally:
+            # Every section has its line in roi.jsonl: gem5's own dump at exit would add one that has none.
+            atexit.unregister(m5.stats.dump)
+            self._echo()
+
+    # What the guest and the clock do -------------------------------------------------------------------------------
+
+    def _built(self) -> None:
+        self._start = m5.curTick()
+        self._roi.start_tick = self._start
+        at = self._options.checkpoint_at_tick
+        if at is not None:
+            if at <= self._start:
+                raise SpecError(f"--checkpoint-at-tick {at}: the run begins at tick {self._start}")
+            m5.scheduleTickExitAbsolute(at)
+        if self._restored and self._restored["open_region"]:
+            # Before the first simulated tick: gem5 resets the statistics itself when it starts.
+            region = self._restored["open_region"]
+            self._roi.reopen(region["index"], region["work_id"])
+
+    def _work_begin(self) -> bool:
+        if self._fast:
+            self._board.get_processor().switch()
+            self._fast = False
+        self._left()
+        index = self._roi.begin(self._code())
+        if self._options.checkpoint_at_roi == index:
+            return self._checkpoint()
+        return False
+
+    def _work_end(self) -> bool:
+        self._left()
+        self._roi.end(self._code())
+        return False
+
+    def _guest_checkpoint(self) -> bool:
+        self._left()
+        wanted = self._options.checkpoint and not self._saved
+        elsewhere = self._options.checkpoint_at_roi is not None or self._options.checkpoint_at_tick is not None
+        if not wanted or elsewhere:
+            print("run.py: the guest asks for a checkpoint; none is written here (--checkpoint DIR)", file=sys.stderr)
+            return False
+        return self._checkpoint()
+
+    def _tick_checkpoint(self) -> bool:
+        self._left()
+        return self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        """Write the checkpoint. :return: whether the run stops here"""
+        folder = self._options.checkpoint
+        m5.checkpoint(folder)
+        region = self._roi.open_region
+        checkpoint.save(folder, self._same, self._roi.next_index, region, self._guest_output())
+        self._saved = True
+        if not self._options.checkpoint_continue:
+            return True
+        # The state that a restored run begins in: gem5 does not save the contents of caches.
+        m5.memInvalidate(Root.getInstance())
+        if region:
+            self._roi.reopen(region["index"], region["work_id"])
+        return False
+
+    def _code(self) -> int:
+        return int(self._simulator.get_last_exit_event_code())
+
+    def _left(self) -> None:
+        """gem5 counts its limit from every exit event anew; ours counts from the beginning of the run."""
+        if self._options.max_ticks:
+            self._simulator.set_max_ticks(max(1, self._options.max_ticks - (m5.curTick() - self._start)))
+
+    # The end -------------------------------------------------------------------------------------------------------
+
+    def _ended(self) -> int:
+        event = ExitEvent.translate_exit_status(self._simulator.get_last_exit_event_cause())
+        aborted = _aborted()
+        if event == ExitEvent.MAX_TICK:
+            limit = self._options.max_ticks
+            what = f"reached --max-ticks {limit}" if limit else "made no progress until the end of simulated time"
+            raise Failure(f"{guest_command(self._options)}: {what} before the guest exited", MAX_TICKS_REACHED)
+        if event == ExitEvent.USER_INTERRUPT:
+            raise Failure("interrupted", 130)
+        if self._saved and event not in (ExitEvent.EXIT, ExitEvent.FAIL):
+            print(f"run.py: checkpoint written: {self._options.checkpoint}")
+            return 0
+        status = self._code()
+        if aborted:
+            raise Failure(f"{guest_command(self._options)}: the guest aborted (SIGABRT)", ABORTED)
+        if event == ExitEvent.FAIL:
+            raise Failure(f"{guest_command(self._options)}: the guest ended with m5_fail {status}", status or 1)
+        if status:
+            raise Failure(f"{guest_command(self._options)}: the guest's exit status is {status}", status)
+        if self._options.checkpoint and not self._saved:
+            raise Failure(
+                f"{guest_command(self._options)}: the guest exited, and the place of --checkpoint was never reached", 2
+            )
+        self._roi.finish()
+        before = self._restored["guest_output"] if self._restored else ""
+        text = jsonl(self._roi.rows, labels(before + self._guest_output()))
+        with open(os.path.join(m5.options.outdir, ROI_FILE), "w", encoding="utf-8") as f:
+            f.write(text)
+        return 0
+
+    def _guest_output(self) -> str:
+        try:
+            with open(os.path.join(m5.options.outdir, GUEST_OUTPUT), encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except OSError:
+            return ""
+
+    def _echo(self) -> None:
+        text = self._guest_output()
+        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+        sys.stdout.flush()
+
+
+class Failure(SpecError):
+    """The run ended, and not well. `status`: the process's exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _stop() -> bool:
+    """Ends the simulation loop; what it means is decided afterwards."""
+    return True
+
+
+def _watch_syscalls() -> None:
+    """Trace the guest's system calls: gem5 lets a guest that aborts exit with status 0, and only the trace tells.
+
+    Not where the user asked for a trace of their own, which would get lines that they did not ask for.
+    """
+    if m5.options.debug_flags:
+        return
+    m5.debug.flags["SyscallBase"].enable()
+    m5.trace.output(SYSCALLS)
+
+
+def _aborted() -> bool:
+    """Whether the last system call was the one that abort() sends its signal with; removes the trace."""
+    path = os.path.join(m5.options.outdir, SYSCALLS)
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, os.path.getsize(path) - 65536))
+            calls: List[bytes] = re.findall(rb"syscall Calling (\w+)", f.read())
+        os.unlink(path)
+    except OSError:
+        return False
+    return bool(calls) and calls[-1] == b"tgkill"

@@ -1,0 +1,182 @@
+"""The command line of run.py."""
+
+import argparse
+import os
+import re
+import sys
+from typing import Any, Dict, NoReturn, Optional, Sequence
+
+from spec.errors import SpecError
+
+CPUS = ("atomic_noncaching", "atomic", "timing", "minor", "o3")
+CACHES = ("n1", "none")
+
+MEMORY_STEP = 64 << 20
+"""Simulated memory comes in multiples of this, so that every LLC slice and DRAM channel gets an equal share."""
+
+EXAMPLE = """\
+example:
+  gempim plugin build --gem5 /path/to/gem5.opt
+  gem5.opt --outdir=m5out gem5_configs/run.py --system sail --cpu o3 --cores 4 --binary gemv.aarch64 --args -t q4_0 -m 1
+
+exit status: the guest's own; 2 for a wrong option, file or system; 124 when --max-ticks is reached; 125 when the
+guest's region marks do not pair up; 134 when the guest aborts.
+"""
+
+_SIZE = re.compile(r"(\d+)(MiB|GiB)")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"run.py: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of a size such as 512MiB or 4GiB. :raises SpecError: another unit, 0, or no multiple of 64MiB"""
+    found = _SIZE.fullmatch(text)
+    size = int(found[1]) << {"MiB": 20, "GiB": 30}[found[2]] if found else 0
+    if size <= 0 or size % MEMORY_STEP:
+        raise SpecError(f"--mem-size {text}: expected a multiple of 64MiB such as 512MiB or 4GiB")
+    return size
+
+
+def _count(least: int) -> Any:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return value
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    p = _Parser(
+        prog="run.py",
+        description="Run one statically linked AArch64 Linux program in gem5's syscall emulation on a gempim system.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = p.add_argument_group("what is simulated")
+    what.add_argument("--system", metavar="NAME|FILE.toml", help="a shipped system, or a system file")
+    what.add_argument("--experiment", metavar="FILE.json", help="resolved values instead, made by `gempim resolve`")
+    what.add_argument("--cpu", default="o3", choices=CPUS, help="CPU model (default: o3, a Neoverse-N1)")
+    what.add_argument("--cores", type=_count(1), default=1, help="simulated cores, at most the system's (default: 1)")
+    what.add_argument("--caches", default="n1", choices=CACHES, help="cache hierarchy (default: n1)")
+    what.add_argument("--mem-size", default="4GiB", help="simulated memory (default: 4GiB; untouched pages are free)")
+    plug = p.add_argument_group("plug-in, for systems with a PIM")
+    plug.add_argument("--plugin", metavar="PATH", help="the built plug-in (default: the environment's GEMPIM_PLUGIN)")
+    plug.add_argument(
+        "--no-plugin", action="store_true", help="leave the PIM out: its lutmm is then an illegal instruction"
+    )
+    guest = p.add_argument_group("guest program")
+    guest.add_argument("--binary", metavar="GUEST", help="the program")
+    guest.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="guest environment; repeatable")
+    guest.add_argument("--args", nargs=argparse.REMAINDER, default=[], help="its arguments: everything that follows")
+    run = p.add_argument_group("how far it runs")
+    run.add_argument(
+        "--fast-forward", action="store_true", help="use the fastest CPU, without caches, until the first region begins"
+    )
+    run.add_argument("--max-ticks", type=_count(1), metavar="PS", help="end with an error after this simulated time")
+    run.add_argument("--checkpoint", metavar="DIR", help="write a checkpoint here and stop; where is said by one of:")
+    run.add_argument("--checkpoint-at-roi", type=_count(0), metavar="N", help="... region N begins (from 0)")
+    run.add_argument(
+        "--checkpoint-at-tick", type=_count(1), metavar="PS", help="... this time has passed, also mid-region"
+    )
+    run.add_argument("--checkpoint-continue", action="store_true", help="go on after the checkpoint, with empty caches")
+    run.add_argument("--restore", metavar="DIR", help="start from a checkpoint of this system, cores and program")
+    return p
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, checked as far as that goes without the system; `mem_bytes` added.
+
+    Ends the process with status 2 and one line on stderr when they cannot be.
+    """
+    p = parser()
+    options = p.parse_args(argv)
+    try:
+        check(options)
+    except SpecError as e:
+        p.error(str(e))
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """:raises SpecError: options that contradict each other, or name files that are not there"""
+    if (options.system is None) == (options.experiment is None):
+        raise SpecError("give either --system NAME or --experiment FILE.json")
+    if options.binary is None:
+        raise SpecError("--binary GUEST is missing: a statically linked AArch64 Linux program")
+    check_guest(options.binary)
+    options.mem_bytes = memory_bytes(options.mem_size)
+    for item in options.env:
+        if not item.partition("=")[0] or "=" not in item:
+            raise SpecError(f"--env {item}: expected NAME=VALUE")
+    if options.plugin and options.no_plugin:
+        raise SpecError("--plugin and --no-plugin contradict each other")
+    where = [o for o in ("checkpoint_at_roi", "checkpoint_at_tick") if getattr(options, o) is not None]
+    if len(where) > 1:
+        raise SpecError("--checkpoint-at-roi and --checkpoint-at-tick: give one of them")
+    if (where or options.checkpoint_continue) and options.checkpoint is None:
+        raise SpecError(f"--{(where or ['checkpoint_continue'])[0].replace('_', '-')}: needs --checkpoint DIR")
+    if options.fast_forward:
+        if options.cpu == "atomic_noncaching":
+            raise SpecError("--fast-forward: --cpu atomic_noncaching is the fast CPU already")
+        if options.checkpoint or options.restore:
+            raise SpecError(
+                "--fast-forward does not go with checkpoints: write one with --cpu atomic_noncaching"
+                " --checkpoint-at-roi 0, and restore it with the CPU you want"
+            )
+    if options.checkpoint and os.path.exists(options.checkpoint) and os.listdir(options.checkpoint):
+        raise SpecError(f"--checkpoint {options.checkpoint}: there already, and not empty")
+    if options.restore and not os.path.isfile(os.path.join(options.restore, "m5.cpt")):
+        raise SpecError(f"--restore {options.restore}: no checkpoint there (no file m5.cpt)")
+
+
+def check_guest(path: str) -> None:
+    """:raises SpecError: not a statically linked AArch64 ELF program"""
+    try:
+        with open(path, "rb") as f:
+            data = f.read(4096)
+    except OSError as e:
+        raise SpecError(f"--binary {path}: cannot be read: {e.strerror or e}") from None
+    if data[:4] != b"\x7fELF" or len(data) < 64:
+        raise SpecError(f"--binary {path}: not an ELF program; expected a statically linked AArch64 Linux program")
+    machine = int.from_bytes(data[18:20], "little")
+    if data[4] != 2 or machine != 183:
+        raise SpecError(
+            f"--binary {path}: ELF machine {machine}, expected 183 (AArch64, 64 bit); compile it with"
+            " aarch64-linux-gnu-gcc -static"
+        )
+    offset, size, count = (int.from_bytes(data[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
+    for i in range(count):
+        start = offset + i * size
+        if int.from_bytes(data[start : start + 4], "little") == 3:
+            raise SpecError(f"--binary {path}: dynamically linked; link it with -static")
+
+
+def check_against(options: argparse.Namespace, sections: Dict[str, Dict[str, Any]], name: str) -> None:
+    """:raises SpecError: more cores than the system has"""
+    have = int(sections["cpu"]["cores"])
+    if options.cores > have:
+        raise SpecError(f"--cores {options.cores}: system {name} has {have} (cpu.cores)")
+
+
+def guest_command(options: argparse.Namespace) -> str:
+    """The guest and its arguments, for messages and checkpoints."""
+    return " ".join([os.path.basename(options.binary), *options.args])
+
+
+def plugin_path(options: argparse.Namespace) -> Optional[str]:
+    """What to load: the option, or None for the loader's own default."""
+    path: Optional[str] = options.plugin
+    return path
