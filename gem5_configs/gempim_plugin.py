@@ -46,7 +46,7 @@ def read_identity(library):
             raise ValueError
         identity = json.loads(data[start + len(MARKER) : end].decode())
         return {key: identity[key] for key in ("gempim", "gem5_version", "gem5_sha256", "compiler")}
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise PluginError(f"{library}: no gempim plug-in: it carries no identity; build one with: {BUILD}") from None
 
 

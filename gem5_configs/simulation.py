@@ -95,6 +95,15 @@ class Simulation:
         device, decoder = sram_pim(sections["sram_pim"], options.plugin) if self._pim else (None, None)
         if not self._pim and options.plugin:
             load_plugin(options.plugin)
+        # Before the cores: an object belongs to the first one that it is given to, and the device is no core's.
+        caches = hierarchy(
+            options.caches,
+            private=private_caches(sections["cpu"]),
+            geometry=geometry,
+            mesh_width=int(sections["llc"]["bytes_per_cycle"]),
+            cores=options.cores,
+            sram_pim=device,
+        )
         cores = make_cores(options.cpu, options.cores, decoder=decoder, device=device)
         if options.fast_forward:
             fast = make_cores("atomic_noncaching", options.cores, decoder=decoder, device=device)
@@ -105,14 +114,7 @@ class Simulation:
             clk_freq=clock(sections["cpu"]["clock_hz"]),
             processor=processor,
             memory=memory,
-            cache_hierarchy=hierarchy(
-                options.caches,
-                private=private_caches(sections["cpu"]),
-                geometry=geometry,
-                mesh_width=int(sections["llc"]["bytes_per_cycle"]),
-                cores=options.cores,
-                sram_pim=device,
-            ),
+            cache_hierarchy=caches,
         )
         board.set_se_binary_workload(
             BinaryResource(local_path=os.path.abspath(options.binary)),

@@ -15,10 +15,11 @@ currents are those of the base's speed, so gem5's DRAM energy statistics are not
 from counts."""
 
 
-def interface_class(geometry: DramGeometry) -> Type[DRAMInterface]:
-    """A DRAM interface with the parameters of `geometry`."""
+def interface_class(geometry: DramGeometry, size_bytes: int) -> Type[DRAMInterface]:
+    """A DRAM interface with the parameters of `geometry`, for `size_bytes` of memory over all channels."""
     base = BASES[geometry.interface["burst_length"]]
-    return type("GempimDram", (base,), dict(geometry.interface))
+    devices = geometry.channels * geometry.interface["devices_per_rank"] * geometry.interface["ranks_per_channel"]
+    return type("GempimDram", (base,), {**geometry.interface, "device_size": f"{size_bytes // devices}B"})
 
 
 class GempimMemory(ChanneledMemory):
@@ -30,7 +31,7 @@ class GempimMemory(ChanneledMemory):
 
     def __init__(self, geometry: DramGeometry, size_bytes: int) -> None:
         super().__init__(
-            interface_class(geometry),
+            interface_class(geometry, size_bytes),
             geometry.channels,
             LINE_BYTES,
             size=f"{size_bytes}B",

@@ -157,7 +157,6 @@ def dram_channels(memory: Mapping[str, Any], dram: Mapping[str, Any]) -> DramGeo
         "device_bus_width": width,
         "devices_per_rank": devices,
         "device_rowbuffer_size": f"{int(d['row_bytes']) // devices}B",
-        "device_size": f"{int(d['rows']) * int(d['row_bytes']) * banks // devices}B",
         "burst_length": int(d["BL"]),
         "ranks_per_channel": int(d["ranks"]),
         "bank_groups_per_rank": groups if groups > 1 else 0,

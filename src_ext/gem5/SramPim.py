@@ -40,7 +40,7 @@ class SramPim(ClockedObject):
     weight_side = VectorRequestPort("Reads of weights")
     data_side = RequestPort("Reads of activations, writes of results and status words")
     tickets = Param.Unsigned(64, "Commands that may be outstanding")
-    requests_per_port = Param.Unsigned(64, "Lines in flight on one weight port")
+    requests_per_port = Param.Unsigned(16, "Lines in flight on one weight port; over all ports 960 at most")
     data_requests = Param.Unsigned(16, "Lines in flight on the data port")
 
     locals().update(_model_params())

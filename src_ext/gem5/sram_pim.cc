@@ -21,6 +21,12 @@ namespace {
 /** Statuses that nobody has asked for; a program that never waits must not fill the host's memory. */
 constexpr size_t kMostUnread = 4096;
 
+/**
+ * Lines in flight over all weight ports. All of them may lie modified in one core's cache, and gem5 ends the simulation
+ * when a cache has more than 1024 answers waiting.
+ */
+constexpr uint64_t kMostLines = 960;
+
 /** Translation is page by page; no page of an Arm system is smaller. */
 constexpr Addr kPageBytes = 4096;
 
@@ -273,6 +279,10 @@ void SramPim::init() {
     ClockedObject::init();
     fatal_if(weight_ports_.empty(), "%s: weight_side is not connected\n", name());
     fatal_if(!data_port_.isConnected(), "%s: data_side is not connected\n", name());
+    const auto &own = dynamic_cast<const SramPimParams &>(params());
+    fatal_if(uint64_t{own.requests_per_port} * weight_ports_.size() > kMostLines,
+             "%s: requests_per_port = %d on %d weight ports: allowed are %d lines in flight over all ports\n", name(),
+             own.requests_per_port, weight_ports_.size(), kMostLines);
 }
 
 Port &SramPim::getPort(const std::string &port, PortID index) {

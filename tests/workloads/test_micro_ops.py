@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operations import FORMATS, random_operation
 
 from gempim import _engine as engine
 from gempim.quantity import DataError
@@ -24,24 +25,6 @@ from gempim.workloads.ops_file import (
 )
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-FORMATS = {f["name"]: f for f in engine.ggml_formats()}
-HALVES = {"q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2], "q8_0": [0]}
-HALVES |= {"q2_K": [80, 82], "q3_K": [108], "q4_K": [0, 2], "q5_K": [0, 2], "q6_K": [208]}
-
-
-def _random(name: str, m: int, n: int, blocks: int, rng: np.random.Generator) -> tuple[Operation, np.ndarray]:
-    """An operation and its activations before quantisation."""
-    form = FORMATS[name]
-    k = blocks * form["block_elements"]
-    weights = rng.integers(0, 256, size=(n * blocks, form["block_bytes"]), dtype=np.uint8)
-    for offset in HALVES[name]:
-        scale = (rng.normal(size=n * blocks) * 0.01).astype("<f2")
-        weights[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
-    x = rng.normal(size=(m, k)).astype(np.float32)
-    activations = pack_activations(engine.quantize_activations(x, form["activation"]), form["activation"])
-    return Operation(TYPE_NUMBERS[name], m, n, k, weights.tobytes(), activations), x
-
 
 def _run(native: Run, folder: Path, operations: list[Operation], *args: object, **environment: str) -> str:
     write_operations(folder / "ops", operations)
@@ -69,7 +52,7 @@ def test_results_are_those_of_the_embedded_engine(
 ) -> None:
     rng = np.random.default_rng(3)
     shapes = [(1, 1, 1), (1, 77, 5), (3, 40, 2), (17, 5, 3)]
-    made = [_random(name, *shapes[(i + j) % 4], rng) for i, name in enumerate(FORMATS) for j in range(2)]
+    made = [random_operation(name, *shapes[(i + j) % 4], rng) for i, name in enumerate(FORMATS) for j in range(2)]
     text = ",".join(f"{key}={value}" for key, value in changes.items())
     out = _run(native, tmp_path, [op for op, _ in made], *args, GEMPIM_SRAM_PIM=text)
     assert out.endswith(f"{len(made)} operations, {len(made)} done\n")
@@ -85,7 +68,7 @@ def test_results_are_those_of_the_embedded_engine(
 
 
 def test_refused_operations_have_a_status_and_no_results(native: Run, tmp_path: Path) -> None:
-    good, _ = _random("q4_0", 2, 3, 1, np.random.default_rng(0))
+    good, _ = random_operation("q4_0", 2, 3, 1, np.random.default_rng(0))
     shape, kind = 7, 6  # GEMPIM_ERR_SHAPE, GEMPIM_ERR_TYPE
     bad = [
         (Operation(4, 1, 1, 32, b"", b""), kind),
@@ -112,7 +95,7 @@ def test_refused_operations_have_a_status_and_no_results(native: Run, tmp_path: 
 
 def test_a_changed_operand_changes_the_result(native: Run, tmp_path: Path) -> None:
     """The comparison above could fail: one nibble of one weight is seen."""
-    op, _ = _random("q4_0", 1, 4, 2, np.random.default_rng(1))
+    op, _ = random_operation("q4_0", 1, 4, 2, np.random.default_rng(1))
     changed = bytearray(op.weights)
     changed[2 * 2 * 18 + 2] ^= 0x40
     other = Operation(op.weight_type, op.m, op.n, op.k, bytes(changed), op.activations)
@@ -129,7 +112,7 @@ def test_no_operations(native: Run, tmp_path: Path) -> None:
 
 
 def test_bad_files_are_named(native: Run, tmp_path: Path) -> None:
-    op, _ = _random("q8_0", 1, 2, 1, np.random.default_rng(0))
+    op, _ = random_operation("q8_0", 1, 2, 1, np.random.default_rng(0))
     path = tmp_path / "ops"
     write_operations(path, [op])
     good = path.read_bytes()
