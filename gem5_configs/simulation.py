@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import contextlib
 import os
 import re
 import sys
@@ -157,6 +158,12 @@ class Simulation:
 
     def _work_begin(self) -> bool:
         if self._fast:
+            if _syscalls(b"clone"):
+                raise SpecError(
+                    "--fast-forward: the guest made threads before its first region, and gem5 cannot change the CPU"
+                    " model then; write a checkpoint with --cpu atomic_noncaching --checkpoint DIR"
+                    " --checkpoint-at-roi 0 and --restore it, with --stop-after-roi if the guest joins its threads"
+                )
             self._board.get_processor().switch()
             self._fast = False
         self._left()
@@ -167,8 +174,7 @@ class Simulation:
 
     def _work_end(self) -> bool:
         self._left()
-        self._roi.end(self._code())
-        return False
+        return self._roi.end(self._code()) == self._options.stop_after_roi
 
     def _guest_checkpoint(self) -> bool:
         self._left()
@@ -210,7 +216,8 @@ class Simulation:
 
     def _ended(self) -> int:
         event = ExitEvent.translate_exit_status(self._simulator.get_last_exit_event_cause())
-        aborted = _aborted()
+        aborted = _syscalls(b"tgkill", last=True)
+        _remove_syscalls()
         if event == ExitEvent.MAX_TICK:
             limit = self._options.max_ticks
             what = f"reached --max-ticks {limit}" if limit else "made no progress until the end of simulated time"
@@ -220,7 +227,7 @@ class Simulation:
         if self._saved and event not in (ExitEvent.EXIT, ExitEvent.FAIL):
             print(f"run.py: checkpoint written: {self._options.checkpoint}")
             return 0
-        status = self._code()
+        status = 0 if event == ExitEvent.WORKEND else self._code()
         if aborted:
             raise Failure(f"{guest_command(self._options)}: the guest aborted (SIGABRT)", ABORTED)
         if event == ExitEvent.FAIL:
@@ -275,14 +282,18 @@ def _watch_syscalls() -> None:
     m5.trace.output(SYSCALLS)
 
 
-def _aborted() -> bool:
-    """Whether the last system call was the one that abort() sends its signal with; removes the trace."""
-    path = os.path.join(m5.options.outdir, SYSCALLS)
+def _syscalls(start: bytes, last: bool = False) -> bool:
+    """Whether a system call of the guest, or with `last` its last one, has a name that starts so."""
     try:
-        with open(path, "rb") as f:
-            f.seek(max(0, os.path.getsize(path) - 65536))
+        with open(os.path.join(m5.options.outdir, SYSCALLS), "rb") as f:
+            if last:
+                f.seek(max(0, os.path.getsize(f.name) - 65536))
             calls: List[bytes] = re.findall(rb"syscall Calling (\w+)", f.read())
-        os.unlink(path)
     except OSError:
         return False
-    return bool(calls) and calls[-1] == b"tgkill"
+    return any(call.startswith(start) for call in (calls[-1:] if last else calls))
+
+
+def _remove_syscalls() -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(m5.options.outdir, SYSCALLS))

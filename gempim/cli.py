@@ -155,7 +155,7 @@ _MODEL_ONLY = ("file", "model", "quant", "gguf", "batch", "prompt", "context", "
 """Parameters of `run` that the engine gem5-se, which runs a program and not a model, does not have."""
 
 _GUEST_ONLY = ("binary", "args", "cpu", "cores", "caches", "mem_size", "gem5", "plugin", "fast_forward", "max_ticks",
-               "restore", "allow_idle_pim")  # fmt: skip
+               "stop_after_roi", "restore", "allow_idle_pim")  # fmt: skip
 """Parameters of `run` that only the engine gem5-se has."""
 
 
@@ -215,6 +215,10 @@ def run(
     max_ticks: Annotated[
         int | None, typer.Option("--max-ticks", help="Fail after this many simulated ps.", rich_help_panel=_GEM5)
     ] = None,
+    stop_after_roi: Annotated[
+        int | None,
+        typer.Option("--stop-after-roi", help="End when this region (from 0) has ended.", rich_help_panel=_GEM5),
+    ] = None,
     restore: Annotated[
         Path | None, typer.Option("--restore", help="Start from a checkpoint of run.py.", rich_help_panel=_GEM5)
     ] = None,
@@ -242,7 +246,7 @@ def run(
 
         options = Gem5Options(
             binary=binary, args=split_args(args), cpu=cpu, cores=cores, caches=caches, mem_size=mem_size,
-            fast_forward=fast_forward, max_ticks=max_ticks, restore=restore,
+            fast_forward=fast_forward, max_ticks=max_ticks, stop_after_roi=stop_after_roi, restore=restore,
         )  # fmt: skip
         path = run_gem5_se(
             _system(system, sets), options, runs,
@@ -524,7 +528,9 @@ def plugin_build(
     source: Annotated[
         Path | None, typer.Option("--gem5-source", help="gem5's source folder. Default: above the binary.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Compilations at a time. Default: all cores.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Compilations at a time. Default: all cores.")
+    ] = None,
 ) -> None:
     """Build the plug-in for a gem5 binary (once: it is cached) and print its folder.
 

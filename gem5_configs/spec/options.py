@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "--fast-forward", action="store_true", help="use the fastest CPU, without caches, until the first region begins"
     )
     run.add_argument("--max-ticks", type=_count(1), metavar="PS", help="end with an error after this simulated time")
+    run.add_argument("--stop-after-roi", type=_count(0), metavar="N", help="end well when region N has ended (from 0)")
     run.add_argument("--checkpoint", metavar="DIR", help="write a checkpoint here and stop; where is said by one of:")
     run.add_argument("--checkpoint-at-roi", type=_count(0), metavar="N", help="... region N begins (from 0)")
     run.add_argument(

@@ -56,16 +56,22 @@ class RoiLog:
         self._reset()
         return int(self._open["index"])
 
-    def end(self, work_id: int) -> None:
-        """The region ends. :raises RoiError: none has begun, another one has, or no simulated time has passed"""
+    def end(self, work_id: int) -> int:
+        """The region ends.
+
+        :return: its index
+        :raises RoiError: none has begun, another one has, or no simulated time has passed
+        """
         if self._open is None:
             raise RoiError(f"guest: m5_work_end (work id {work_id}) without m5_work_begin")
         if work_id != self._open["work_id"]:
             raise RoiError(
                 f"guest: region {self._open['index']} began with work id {self._open['work_id']}, ends with {work_id}"
             )
+        index = int(self._open["index"])
         self._finish(self._open)
         self._open = None
+        return index
 
     def reopen(self, index: int, work_id: int) -> None:
         """Measure the rest of a region only: from now, after a checkpoint inside it was written or restored."""

@@ -24,7 +24,9 @@ with (out / "stats.txt").open("w") as stats:
     for section in range(3 if "mismatch" in how else 2):
         stats.write("\n---------- Begin Simulation Statistics ----------\n")
         stats.write(f"simTicks {1000 + section} # Number of ticks simulated (Tick)\n")
-        stats.write("simInsts 70 # Number of instructions simulated (Count)\nhostSeconds 0.5 # wall (Second)\n")
+        stats.write("simInsts 999 # of the whole run so far (Count)\nhostSeconds 0.5 # wall (Second)\n")
+        for core in (0, 1):
+            stats.write(f"board.processor.cores{core}.core.commitStats0.numInsts 35 # committed (Count)\n")
         if "cpu" not in how:
             pim = "board.cache_hierarchy.sram_pim"
             commands = 0 if "idle" in how else 3 * section

@@ -10,17 +10,23 @@ import pytest
 from gem5_device import Gem5
 from operations import random_operation
 
+from gempim import _engine as engine
 from gempim.analysis.stats import Section
+from gempim.engines.gem5_se import instructions
 from gempim.workloads.ops_file import read_results, write_operations
 
 pytestmark = pytest.mark.gem5
 
-HOST = re.compile(r"^host|\.host|Host")
+NOT_OF_THE_REGION = re.compile(r"^host|^finalTick$|^simInsts$|^simOps$")
+"""Statistics of the host, and those that gem5 counts from the start of its process."""
+
+OF_A_SLEEPING_CORE = re.compile(r"\.core\.(.*\.)?(numCycles|cpi|ipc|numIdleCycles|numBusyCycles|\w+Rate)$")
+"""gem5 counts the cycles of a core that sleeps when it is restored from tick 0 on."""
 
 
-def _simulated(section: Section) -> dict[str, float]:
-    """Every statistic that tells of the simulated machine."""
-    return {name: value for name, value in section.scalars.items() if not HOST.search(name)}
+def _simulated(section: Section) -> dict[str, str]:
+    """Every statistic that tells of the simulated machine, as text: NaN is NaN."""
+    return {name: repr(value) for name, value in section.scalars.items() if not NOT_OF_THE_REGION.search(name)}
 
 
 @pytest.mark.parametrize(
@@ -41,15 +47,12 @@ def test_random_descriptors_never_take_gem5_down(
 @pytest.mark.parametrize("cpu", ["atomic", "timing", "minor", "o3"])
 def test_an_unknown_function_is_an_illegal_instruction(device: Gem5, tmp_path: Path, cpu: str) -> None:
     """What gem5 says of a lutmm word that is none must be what it says of any other unallocated word."""
-    logs = []
     for word in (0x02000000 | 3 << 21, 0x02000000 | 15 << 21, 0x02000000 | 1 << 10, 0x03000400):
         run = device.run(
             tmp_path, "illegal", "--word", hex(word), cpu=cpu, caches="none", check=False, out=f"out{word:x}"
         )
         assert run.status != 0
-        (line,) = {ln for ln in run.log.splitlines() if "nknown" in ln and f"{word:#x}" in ln.replace("0x0", "0x")}
-        logs.append(line)
-    assert len(logs) == 4
+        assert f"unknown instruction (inst {word:#010x})" in run.log
 
 
 def test_an_unmapped_address_gets_the_fault_of_a_load(device: Gem5, tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_an_unmapped_address_gets_the_fault_of_a_load(device: Gem5, tmp_path: Pa
 @pytest.mark.parametrize("cpu", ["atomic", "timing", "minor", "o3"])
 def test_waiting_is_sleeping(device: Gem5, tmp_path: Path, cpu: str) -> None:
     """A product of many microseconds costs its core the instructions of a short one: it does not spin."""
-    instructions = []
+    counts = []
     for n, times in ((16, 1), (640, 30)):
         folder = tmp_path / str(n)
         folder.mkdir()
@@ -79,8 +82,8 @@ def test_waiting_is_sleeping(device: Gem5, tmp_path: Path, cpu: str) -> None:
         assert pim["lutmmSleeps"] == 1
         assert pim["lutmmWaits"] == 2
         assert section.scalars["simTicks"] > times * 1_000_000
-        instructions.append(section.scalars["simInsts"])
-    assert instructions[0] == pytest.approx(instructions[1], abs=40)
+        counts.append(instructions(section))
+    assert counts[0] == pytest.approx(counts[1], abs=40)
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_statistic(device: Gem5, tmp_path: Path) -> None:
@@ -98,31 +101,52 @@ def test_the_same_run_twice_is_the_same_to_the_last_statistic(device: Gem5, tmp_
 
 @pytest.mark.parametrize(
     ("cpu", "caches", "cores"),
-    [("atomic", "none", 1), ("timing", "n1", 1), ("minor", "n1", 1), ("o3", "n1", 1), ("atomic", "n1", 4), ("o3", "n1", 4)],
+    [
+        ("atomic", "none", 1),
+        ("atomic", "none", 4),
+        ("timing", "n1", 1),
+        ("minor", "n1", 1),
+        ("o3", "n1", 1),
+        ("timing", "n1", 4),
+        ("o3", "n1", 4),
+    ],
 )
 def test_a_checkpoint_with_commands_outstanding(
     device: Gem5, tmp_path: Path, cpu: str, caches: str, cores: int
 ) -> None:
-    """Taken in the middle of a run and restored: the rest has the statistics and the results of a run that went on."""
+    """Taken in the middle of a run: the rest is the same, restored or gone on with.
+
+    Everything is compared that gem5 itself saves: with the atomic memory mode every statistic of the machine; in the
+    timing mode every statistic of two restored runs, and between restored and gone on the device's commands, cycles and
+    counts (gem5 saves neither open DRAM rows nor what is queued in buses, so memory times differ by nanoseconds).
+    """
     rng = np.random.default_rng(3)
     ops = [random_operation(name, 2, 200 + 40 * i, 4, rng)[0] for i, name in enumerate(["q4_0", "q8_0", "q4_1"] * 4)]
     write_operations(tmp_path / "ops", ops)
     arguments = (tmp_path / "ops", tmp_path / "results", "--depth", 4 // cores, "--threads", cores, "--checkpoint", 5)
-    common = {"cpu": cpu, "caches": caches, "cores": cores}
-    went_on = device.run(
-        tmp_path, "lutmm_ops", *arguments, **common, out="went-on",
-        options=(f"--checkpoint={tmp_path / 'cpt'}", "--checkpoint-continue"),
-    )  # fmt: skip
-    expected = read_results(tmp_path / "results")
-    (tmp_path / "results").unlink()
-    restored = device.run(
-        tmp_path, "lutmm_ops", *arguments, **common, out="restored", options=(f"--restore={tmp_path / 'cpt'}",)
-    )
-    actual = read_results(tmp_path / "results")
-    assert [r.status for r in actual] == [1] * len(ops)
-    for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one.values, other.values)
-    first, second = (_simulated(run.sections()[-1]) for run in (went_on, restored))
-    different = {k: (first.get(k), second.get(k)) for k in first.keys() | second.keys() if first.get(k) != second.get(k)}
-    assert not different
-    assert 0 < restored.pim()[-1]["commandsDone"] < len(ops)  # it was the middle
+    runs, values = [], []
+    checkpoint = str(tmp_path / "cpt")
+    options: list[tuple[str, ...]] = [(f"--checkpoint={checkpoint}", "--checkpoint-continue")]
+    options += [(f"--restore={checkpoint}",)] * (1 if cpu == "atomic" else 2)
+    for i, option in enumerate(options):
+        (tmp_path / "results").unlink(missing_ok=True)
+        runs.append(
+            device.run(
+                tmp_path, "lutmm_ops", *arguments, cpu=cpu, caches=caches, cores=cores, options=option, out=f"run{i}"
+            )
+        )
+        values.append(read_results(tmp_path / "results"))
+    for results in values:
+        assert [r.status for r in results] == [1] * len(ops)
+        for one, other in zip(results, values[0], strict=True):
+            np.testing.assert_array_equal(one.values, other.values)
+    went_on, *restored = (_simulated(run.sections()[-1]) for run in runs)
+    for other in restored[1:]:
+        assert other == restored[0]
+    if cpu == "atomic":
+        different = {name for name in went_on if went_on[name] != restored[0][name]}
+        assert not {name for name in different if cores == 1 or not OF_A_SLEEPING_CORE.search(name)}
+    of_the_model = engine.SramPim(device.params).counters().keys() - {"load_stall_ps"}
+    first, second = runs[0].pim()[-1], runs[1].pim()[-1]
+    assert {k: first[k] for k in of_the_model} == {k: second[k] for k in of_the_model}
+    assert 0 < second["commandsDone"] == first["commandsDone"] < len(ops)  # it was the middle

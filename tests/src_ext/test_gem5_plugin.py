@@ -147,7 +147,8 @@ def _load(device: Gem5, folder: Path, scratch: Path) -> subprocess.CompletedProc
     script = scratch / "load.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(plugin.LOADER)!r})\nimport gempim_plugin\n"
-        f"try:\n    gempim_plugin.load({str(folder)!r})\nexcept gempim_plugin.PluginError as e:\n    sys.exit(str(e))\n"
+        f"try:\n    gempim_plugin.load({str(folder)!r})\nexcept gempim_plugin.PluginError as e:\n"
+        "    print(e, file=sys.stderr)\n    sys.exit(2)\n"
     )
     command = [str(device.binary), f"--outdir={scratch / 'out'}", str(script)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

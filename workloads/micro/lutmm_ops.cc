@@ -267,5 +267,10 @@ int main(int argc, char **argv) {
         done += op.status == GEMPIM_STATUS_DONE ? 1 : 0;
     }
     printf("%zu operations, %zu done\n", ops.size(), done);
+    if (checkpoint != 0) {
+        // gem5 does not end when a program exits whose threads it restored from a checkpoint: tell it to.
+        fflush(stdout);
+        gempim_m5_exit();
+    }
     return 0;
 }

@@ -23,6 +23,7 @@ static int gempim_m5_enabled = 0;
 #define GEMPIM_M5_WORK_BEGIN 0x5a
 #define GEMPIM_M5_WORK_END 0x5b
 #define GEMPIM_M5_RPNS 0x07
+#define GEMPIM_M5_QUIESCE 0x01
 
 #if defined(__aarch64__)
 #define GEMPIM_M5_TEXT_(x) #x
@@ -55,6 +56,7 @@ GEMPIM_M5_DEFINE_(gempim_m5_checkpoint_, GEMPIM_M5_CHECKPOINT)
 GEMPIM_M5_DEFINE_(gempim_m5_work_begin_, GEMPIM_M5_WORK_BEGIN)
 GEMPIM_M5_DEFINE_(gempim_m5_work_end_, GEMPIM_M5_WORK_END)
 GEMPIM_M5_DEFINE_(gempim_m5_rpns_, GEMPIM_M5_RPNS)
+GEMPIM_M5_DEFINE_(gempim_m5_quiesce_, GEMPIM_M5_QUIESCE)
 
 /** End the simulation, now. */
 static inline void gempim_m5_exit(void) {
@@ -81,6 +83,10 @@ static inline void gempim_m5_work_begin(uint64_t work, uint64_t thread) {
 }
 static inline void gempim_m5_work_end(uint64_t work, uint64_t thread) {
     gempim_m5_work_end_(work, thread);
+}
+/** Put this core to sleep until something wakes it. */
+static inline void gempim_m5_quiesce(void) {
+    gempim_m5_quiesce_(0, 0);
 }
 /** Simulated time [ns]; 0 outside gem5. */
 static inline uint64_t gempim_m5_rpns(void) {

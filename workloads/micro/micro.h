@@ -257,6 +257,10 @@ static inline void *micro_team_member(void *argument) {
     for (;;) {
         micro_team_barrier(team, member->thread);
         if (team->job == NULL) {
+            micro_team_barrier(team, member->thread);
+            while (gempim_m5_enabled) {
+                gempim_m5_quiesce();
+            }
             return NULL;
         }
         team->job(team->context, team, member->thread);
@@ -279,6 +283,9 @@ static inline struct micro_team *micro_team_start(unsigned threads) {
             micro_die(MICRO_EXIT_BAD_INPUT, "--threads %u: thread %u cannot be made (%s); in gem5 each needs a core",
                       threads, thread, strerror(error));
         }
+        if (thread != 0) {
+            pthread_detach(member->id);
+        }
     }
     return team;
 }
@@ -292,13 +299,14 @@ static inline void micro_team_run(struct micro_team *team, micro_job job, void *
     micro_team_barrier(team, 0);
 }
 
+/**
+ * End the threads. In gem5 they sleep until the program exits: gem5 takes the exit of a thread that it restored from a
+ * checkpoint for that of the program, and never tells a join of it.
+ */
 static inline void micro_team_stop(struct micro_team *team) {
-    unsigned thread;
     team->job = NULL;
     micro_team_barrier(team, 0);
-    for (thread = 1; thread < team->threads; ++thread) {
-        pthread_join(team->members[thread].id, NULL);
-    }
+    micro_team_barrier(team, 0);
 }
 
 /** The share of one thread in [0, count): from first (returned) to *end. */
