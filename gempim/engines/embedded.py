@@ -234,9 +234,7 @@ class EmbeddedEngine:
         ops = lower(self.experiment.model, label, w.batch, n_past, n_tokens, routing)
         results = []
         for op in ops:
-            if op not in self._memo:
-                self._memo[op] = self._operator(op)
-            results.append(self._memo[op])
+            results.append(self.operator(op))
         self._check_that_pim_worked()
         roi = Roi(label, index, tokens, w.batch, n_past, results, time.perf_counter() - started)
         for r in results:
@@ -317,6 +315,15 @@ class EmbeddedEngine:
         return rates
 
     # One operator -------------------------------------------------------------------------------------------------
+
+    def operator(self, op: Operator) -> OperatorResult:
+        """Time and counts of one operator, over all its occurrences; the same operator is simulated once.
+
+        :raises DataError: no device of the system can run it
+        """
+        if op not in self._memo:
+            self._memo[op] = self._operator(op)
+        return self._memo[op]
 
     def _operator(self, op: Operator) -> OperatorResult:
         if self.experiment.system.kind == "gpu-roofline":

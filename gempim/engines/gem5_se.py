@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -49,6 +50,8 @@ PLUGIN_VARIABLE = "GEMPIM_PLUGIN"
 
 LOG = "gem5.log"
 _LAST_LINES = 12
+_TRACE = re.compile(r"\[0x[0-9a-f]+\]$|^--- (BEGIN|END) LIBC BACKTRACE|^For more info on how to address|^Memory Usage:")
+"""Lines of a back trace, and what gem5 prints around it."""
 # gem5 itself opens these; what run.py needs for good is in other files.
 _SCRATCH = ("config.json", "config.dot", "config.dot.pdf", "config.dot.svg", "citations.bib", "fs")
 
@@ -290,7 +293,7 @@ def _check_ended(status: int, folder: Path, saved: Path) -> None:
 def _tail(log: Path) -> str:
     """The last lines that say something: gem5's back traces and blank lines left out."""
     lines = log.read_text(errors="replace").splitlines()
-    telling = [line for line in lines if line.strip() and "(+0x" not in line and "(_ZN" not in line]
+    telling = [line for line in lines if line.strip() and not _TRACE.search(line)]
     return "\n".join(f"  {line}" for line in telling[-_LAST_LINES:])
 
 
@@ -373,7 +376,7 @@ def region_rows(path: Path) -> pd.DataFrame:
             "label": r["label"],
             "simulated us": r["sim_ps"] / 1e6,
             "instructions": r["instructions"],
-            "lutmm commands": "" if r["pim"] is None else r["pim"]["commands"],
+            "PIM commands": "" if r["pim"] is None else r["pim"]["commands"],
         }
         for r in result["rois"]
     )

@@ -78,6 +78,7 @@ struct SramPim::Running {
     Tick issued = 0;
     Tick started = 0;
     Tick activations_ready = 0;
+    unsigned first_slice = 0;
     bool has_started = false;
     bool status_written = false;
     bool error = false;
@@ -267,6 +268,7 @@ SramPim::SramPim(const SramPimParams &params)
              sim_clock::Frequency);
     fatal_if(tickets_ == 0 || params.requests_per_port == 0 || params.data_requests == 0,
              "%s: tickets, requests_per_port and data_requests must be at least 1\n", name());
+    staged_bytes_.assign(model_.params().slices, 0);
     for (int i = 0; i < params.port_weight_side_connection_count; ++i) {
         weight_ports_.push_back(std::make_unique<LinePort>(csprintf("%s.weight_side[%d]", name(), i), *this,
                                                            params.requests_per_port, stats_.weightLines));
@@ -417,9 +419,24 @@ std::function<std::optional<SramPim::Piece>()> SramPim::pieces(const pim::RowRan
 
 // Commands -------------------------------------------------------------------------------------------------------------
 
-uint64_t SramPim::staging_room() const {
+bool SramPim::has_room(const Running &command) const {
     const pim::SramPimParams &p = model_.params();
-    return p.slice_bytes - pim::array_bytes_per_slice(p);
+    const uint64_t room = p.slice_bytes - pim::array_bytes_per_slice(p);
+    for (unsigned i = 0; i < command.plan().slices_used; ++i) {
+        const uint64_t staged = staged_bytes_[(command.first_slice + i) % p.slices];
+        // Into an empty slice it fits: the planner has checked that.
+        if (staged != 0 && staged + command.plan().staging_bytes_per_slice > room) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void SramPim::stage(const Running &command, bool add) {
+    for (unsigned i = 0; i < command.plan().slices_used; ++i) {
+        uint64_t &staged = staged_bytes_[(command.first_slice + i) % model_.params().slices];
+        staged += add ? command.plan().staging_bytes_per_slice : -command.plan().staging_bytes_per_slice;
+    }
 }
 
 void SramPim::admit() {
@@ -428,11 +445,13 @@ void SramPim::admit() {
         if (command->has_started) {
             continue;
         }
-        const uint64_t needed = command->plan().staging_bytes_per_slice;
-        if (staged_bytes_ != 0 && staged_bytes_ + needed > staging_room()) {
+        command->first_slice = next_slice_;
+        if (!has_room(*command)) {
             return;
         }
-        staged_bytes_ += needed;
+        // The next one begins where this one ends: commands of several threads work side by side.
+        next_slice_ = (next_slice_ + command->plan().slices_used) % model_.params().slices;
+        stage(*command, true);
         start(*command);
     }
 }
@@ -443,7 +462,7 @@ void SramPim::start(Running &command) {
     command.started = curTick();
     command.weights.resize(c.weights.rows * c.weights.row_bytes);
     command.activation_bytes.resize(c.activations.rows * c.activations.row_bytes);
-    command.pipeline = std::make_unique<pim::TilePipeline>(model_, c.plan);
+    command.pipeline = std::make_unique<pim::TilePipeline>(model_, c.plan, command.first_slice);
     auto transfer = std::make_unique<Transfer>();
     transfer->next = pieces(c.activations, command.activation_pages, 0, c.activations.rows, 0, c.activations.row_bytes,
                             command.activation_bytes.data(), c.activations.row_bytes);
@@ -469,7 +488,7 @@ void SramPim::load_what_fits(Running &command) {
                 schedule_tile(command, *tile_start);
             }
         };
-        weight_ports_[tile.slice % weight_ports_.size()]->push(std::move(transfer));
+        weight_ports_[command.pipeline->device_slice(tile.slice) % weight_ports_.size()]->push(std::move(transfer));
     }
 }
 
@@ -558,7 +577,7 @@ void SramPim::complete(uint64_t ticket) {
     if (finished_.size() > kMostUnread) {
         finished_.erase(finished_.begin());
     }
-    staged_bytes_ -= command.plan().staging_bytes_per_slice;
+    stage(command, false);
     commands_.erase(it);
     if (commands_.empty()) {
         stats_.activeTicks += curTick() - active_since_;
@@ -638,6 +657,7 @@ void SramPim::serialize(CheckpointOut &cp) const {
     ClockedObject::serialize(cp);
     fatal_if(!commands_.empty(), "%s: a checkpoint needs a drained device\n", name());
     SERIALIZE_SCALAR(next_ticket_);
+    SERIALIZE_SCALAR(next_slice_);
     std::vector<uint64_t> tickets;
     std::vector<uint32_t> statuses;
     for (const auto &[ticket, status] : finished_) {
@@ -654,6 +674,7 @@ void SramPim::serialize(CheckpointOut &cp) const {
 void SramPim::unserialize(CheckpointIn &cp) {
     ClockedObject::unserialize(cp);
     UNSERIALIZE_SCALAR(next_ticket_);
+    UNSERIALIZE_SCALAR(next_slice_);
     std::vector<uint64_t> tickets;
     std::vector<uint32_t> statuses;
     std::vector<ContextID> suspended;

@@ -147,7 +147,8 @@ class SramPim : public ClockedObject {
 
     // Commands -------------------------------------------------------------------------------------------------------
 
-    uint64_t staging_room() const;
+    bool has_room(const Running &command) const;
+    void stage(const Running &command, bool add);
     void admit();
     void start(Running &command);
     void load_what_fits(Running &command);
@@ -178,7 +179,8 @@ class SramPim : public ClockedObject {
 
     uint64_t next_ticket_ = 1;
     std::map<uint64_t, std::unique_ptr<Running>> commands_; ///< not done; by ticket, so in the order of issue
-    uint64_t staged_bytes_ = 0;                             ///< a slice's, by the commands that have started
+    std::vector<uint64_t> staged_bytes_;                    ///< by slice, of the commands that have started
+    unsigned next_slice_ = 0;                               ///< where the next command's tiles begin
     std::map<uint64_t, uint32_t> finished_;                 ///< ticket -> status not yet read
     std::map<uint64_t, std::set<ContextID>> waiters_;       ///< ticket (0: any) -> suspended contexts
     std::set<ContextID> to_wake_;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * A guest of the gem5 tests: each of N threads sums its part of an array, region by region. By gem5's own operations as
- * instructions; no library. Modes (argv[2]): exit STATUS, abort, segv, open (a region that never ends), quiet (none).
+ * instructions; no library. Modes (argv[2]): exit STATUS, abort, segv, open (a region that never ends), quiet (none), early
+ * (threads before the first region).
  */
 #include <pthread.h>
 #include <stdint.h>
@@ -72,6 +73,9 @@ int main(int argc, char **argv) {
         expected += data[i];
     }
     printf("hello from %d threads\n", threads);
+    if (strcmp(mode, "early") == 0) {
+        sum_all();
+    }
     const int quiet = strcmp(mode, "quiet") == 0;
     for (uint64_t region = 0; region < 2; ++region) {
         if (!quiet) {

@@ -86,6 +86,42 @@ def test_fast_forward_measures_on_the_detailed_cpu(gem5: Path, guest: Path, tmp_
         assert section.get("board.processor.cores0.core.numCycles") > 1000
 
 
+def test_fast_forward_refuses_threads_made_before_the_first_region(gem5: Path, guest: Path, tmp_path: Path) -> None:
+    done = run_script(
+        gem5, tmp_path, "--system=neoverse-n1", "--cpu=timing", "--cores=2", "--fast-forward", f"--binary={guest}",
+        "--args", "2", "early",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--fast-forward: the guest made threads before its first region" in done.stderr
+
+
+def test_stop_after_a_region(gem5: Path, guest: Path, tmp_path: Path) -> None:
+    done = run_script(gem5, tmp_path, "--system=neoverse-n1", "--cpu=atomic", "--stop-after-roi=0", f"--binary={guest}")
+    assert done.returncode == 0, done.stderr
+    assert [r["label"] for r in _rows(tmp_path)] == ["sum pass 0"]
+    assert "sum 35178345521152" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        {"memory.standard": "ddr5-4800"},
+        {"llc.slices": "1", "memory.channels": "1"},
+        {"cpu.clock_hz": "3e9", "cpu.l2_bytes": "524288", "llc.slice_bytes": "1572864"},
+    ],
+)
+def test_other_machines(gem5: Path, guest: Path, tmp_path: Path, sets: dict[str, str]) -> None:
+    system = load_system("neoverse-n1")
+    for key, value in sets.items():
+        system = system.with_override(key, value, origin="--set")
+    path = run_gem5_se(system, Gem5Options(binary=guest, cpu="timing"), tmp_path / "runs", gem5=gem5)
+    config = (path / "config.ini").read_text()
+    channels, slices = int(system.values("memory")["channels"]), int(system.values("llc")["slices"])
+    assert config.count("type=DRAMInterface") == channels * int(system.values("dram")["subchannels"])
+    assert config.count("type=Cache") == 3 + slices
+    assert "does not match the address range" not in (path / "gem5.log").read_text()
+
+
 def test_a_guest_without_regions_is_one_section(gem5: Path, guest: Path, tmp_path: Path) -> None:
     done = run_script(
         gem5, tmp_path, "--system=neoverse-n1", "--cpu=atomic", f"--binary={guest}", "--args", "1", "quiet"

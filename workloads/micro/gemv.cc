@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // results[m, n] = activations[m, k] . weights[n, k]^T with random weights of a ggml type, timed on one of three paths:
-//   lutmm   the instruction; every thread issues one command for its share of the n rows
+//   lutmm   the instruction: --commands threads issue one command each for their share of the n rows
 //   neon    llama.cpp's own kernels, ggml_vec_dot_<type>_<activation type>, tiled 16 x 16 as its CPU back end does
 //   scalar  plain loops over decoded blocks: a readable reference, no baseline
 // A region of interest holds one product with everything that it needs: each thread quantises its share of the
@@ -80,6 +80,7 @@ struct Problem {
     std::uint8_t *weights;
     float *x;
     std::uint8_t *activations;
+    unsigned commands;              ///< that the product is split into; at most one a thread
     gempim_lutmm_desc *descriptors; ///< one a thread
     float *results;                 ///< of the current repetition
     std::int64_t status[MICRO_MAX_THREADS];
@@ -108,8 +109,11 @@ void lutmm_job(void *context, micro_team *team, unsigned thread) {
     Problem &p = *static_cast<Problem *>(context);
     quantize_share(p, team, thread);
     std::uint64_t end;
-    const std::uint64_t first = micro_share(p.n, team->threads, thread, &end);
     p.status[thread] = GEMPIM_STATUS_DONE;
+    if (thread >= p.commands) {
+        return;
+    }
+    const std::uint64_t first = micro_share(p.n, p.commands, thread, &end);
     if (first == end) {
         return;
     }
@@ -232,6 +236,7 @@ int main(int argc, char **argv) {
     std::uint64_t n = 64;
     std::uint64_t k = 256;
     std::uint64_t threads = 1;
+    std::uint64_t commands = 1;
     std::uint64_t repeat = 1;
     std::uint64_t seed = 1;
     int with_check = 0;
@@ -243,6 +248,8 @@ int main(int argc, char **argv) {
         micro_number("--k", &k, 1, GEMPIM_LUTMM_MAX_K, "inner extent, a multiple of the type's block"),
         micro_text("--path", &path, "lutmm, neon or scalar (default scalar)"),
         micro_number("--threads", &threads, 1, MICRO_MAX_THREADS, "threads; in gem5 at most the cores"),
+        micro_number("--commands", &commands, 1, MICRO_MAX_THREADS,
+                     "for lutmm: commands that a product is split into by its outputs; at most --threads"),
         micro_number("--repeat", &repeat, 1, 1000, "products, each a region of interest"),
         micro_number("--seed", &seed, 0, UINT64_MAX, "of the random operands"),
         micro_flag("--check", &with_check, "compare every result with an exact reference, after the regions"),
@@ -259,8 +266,12 @@ int main(int argc, char **argv) {
         micro_die(MICRO_EXIT_BAD_INPUT, "--k %" PRIu64 ": expected a multiple of %u for %s", k, type->elements,
                   type->name);
     }
+    if (commands > threads) {
+        micro_die(MICRO_EXIT_BAD_INPUT, "--commands %" PRIu64 ": expected at most --threads %" PRIu64, commands, threads);
+    }
     Problem p{};
     p.type = type;
+    p.commands = static_cast<unsigned>(commands);
     p.kernels = kernels_of(*type);
     micro_job job = nullptr;
     const std::string_view wanted = path;

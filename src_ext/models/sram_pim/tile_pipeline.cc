@@ -24,8 +24,9 @@ TilePipeline::TilePipeline(SramPim &device, Matmul work, Ps compute_from)
     }
 }
 
-TilePipeline::TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan)
+TilePipeline::TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan, unsigned first_slice)
     : TilePipeline(device, Matmul{std::move(plan), {}, {}, {}}, 0) {
+    first_slice_ = first_slice;
     waits_for_activations_ = true;
 }
 
@@ -83,10 +84,10 @@ std::optional<TileStart> TilePipeline::try_start(unsigned s, Ps now) {
     }
     const std::uint32_t tile = slice.tiles[slice.next_compute++];
     const Ps ready = std::max(now, compute_from_);
-    const Ps idle_from = device_.earliest(s, slice.idle_since); // another product's tile is no wait for weights
+    const Ps idle_from = device_.earliest(device_slice(s), slice.idle_since); // another product's tile is no wait for weights
     device_.count_load_stall(ready > idle_from ? ready - idle_from : 0);
-    const Ps start = device_.earliest(s, ready);
-    const Ps done = device_.issue(s, work_.cost(tile), start);
+    const Ps start = device_.earliest(device_slice(s), ready);
+    const Ps done = device_.issue(device_slice(s), work_.cost(tile), start);
     slice.busy = true;
     state_[tile] = State::computing;
     return TileStart{tile, start, done};

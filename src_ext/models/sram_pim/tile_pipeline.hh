@@ -58,8 +58,15 @@ class TilePipeline {
     /**
      * A pipeline that may load weights while the activations, and with them the costs, are still on their way.
      * Nothing computes until activations_ready().
+     * @param first_slice the device's slice that the plan's slice 0 stands for; the others follow, round the end. A host
+     *        that runs several products at once gives each other slices; cycles and counts do not depend on it
      */
-    TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan);
+    TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan, unsigned first_slice = 0);
+
+    /** The device's slice behind a slice of the plan. */
+    unsigned device_slice(unsigned plan_slice) const {
+        return (plan_slice + first_slice_) % static_cast<unsigned>(slices_.size());
+    }
 
     /**
      * The activations have arrived.
@@ -110,6 +117,7 @@ class TilePipeline {
 
     SramPim &device_;
     Matmul work_;
+    unsigned first_slice_ = 0;
     bool waits_for_activations_ = false;
     Ps compute_from_;
     std::vector<Slice> slices_;
