@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -42,11 +43,22 @@ def find_gem5() -> Path | None:
     return Path(found).resolve() if found else None
 
 
-def _gem5_version(binary: Path) -> str:
-    """What the binary says of itself. :raises OSError, subprocess.SubprocessError: it cannot be run"""
-    done = subprocess.run([binary, "--build-info"], capture_output=True, text=True, timeout=60, check=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("gem5 version")]
-    return lines[0] if lines else "version not stated"
+def gem5_version(binary: Path) -> str:
+    """What a gem5 binary calls itself, for example "24.0.0.1".
+
+    Asked of its Python, since `--build-info` fails in some versions.
+
+    :raises OSError, subprocess.SubprocessError: it cannot be run, or does not say
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch) / "version.py"
+        script.write_text("import _m5.core\nprint('gem5-version', _m5.core.gem5Version)\n")
+        command = [str(binary), "--quiet", f"--outdir={scratch}", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    for line in done.stdout.splitlines():
+        if line.startswith("gem5-version "):
+            return line.split()[1]
+    raise subprocess.SubprocessError(f"{binary}: says no version")
 
 
 def _packages() -> list[Check]:
@@ -89,7 +101,7 @@ def _gem5() -> Check:
             "https://www.gem5.org/documentation/general_docs/building",
         )
     try:
-        return Check("gem5.opt (engines in gem5)", True, False, f"{binary}: {_gem5_version(binary)}")
+        return Check("gem5.opt (engines in gem5)", True, False, f"{binary}: gem5 {gem5_version(binary)}")
     except (OSError, subprocess.SubprocessError) as e:
         return Check("gem5.opt (engines in gem5)", False, False, f"{binary}: does not run: {e}", "rebuild it")
 

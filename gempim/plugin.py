@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -187,12 +188,12 @@ def _build_in(
     return plugin
 
 
-def _ask_gem5(binary: Path, generated: Path, plugin: Path, scratch: Path) -> dict[str, object]:
+def _ask_gem5(binary: Path, generated: Path, plugin: Path, scratch: Path) -> dict[str, Any]:
     """Let gem5 write its headers; what it says of itself."""
     script = SOURCES / "gem5" / "generate_headers.py"
     about = scratch / "about.json"
     _run([binary, "--quiet", f"--outdir={scratch / 'ask'}", script, "about", about], "asking gem5 for its version")
-    said: dict[str, object] = json.loads(about.read_text())
+    said: dict[str, Any] = json.loads(about.read_text())
     version = str(said["version"])
     if not version.startswith(SUPPORTED):
         raise DataError(

@@ -9,6 +9,7 @@ import configparser
 import datetime
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gempim.calibrate import dynamic, guest
-from gempim.calibrate.analyse import Assemblies, Located, Measured, count, locate
+from gempim.calibrate.analyse import Assemblies, Located, Measured, count, locate, measure
 from gempim.calibrate.fit import (
     BARRIER_THREADS,
     PS_PER_S,
@@ -27,10 +28,11 @@ from gempim.calibrate.fit import (
     memory_numbers,
     pim_numbers,
 )
-from gempim.calibrate.kernels import select
+from gempim.calibrate.kernels import KERNELS, select
 from gempim.calibrate.regions import Regions, core_counts, read_regions, read_text
-from gempim.calibrate.toolchain import TARGET_FLAGS, ToolError, find_compiler, ggml_sources, run
+from gempim.calibrate.toolchain import TARGET_FLAGS, ToolError, find_compiler, find_mca, ggml_sources, run
 from gempim.calibrate.write import MEMORY, RUNTIME, entry, render
+from gempim.doctor import gem5_version
 from gempim.engines.gem5_se import Gem5Options, config_folder
 from gempim.pins import LLAMA_CPP_PYTHON
 from gempim.resolve import resolved_values
@@ -86,14 +88,8 @@ def simulate(
     return read_regions(folder)
 
 
-def gem5_version(gem5: Path) -> str:
-    """What the binary calls itself, for example "24.0.0.1". Raises ToolError when it does not say."""
-    start = "gem5 version "
-    for text in run([gem5, "--build-info"], why="version of gem5").splitlines():
-        if text.startswith(start):
-            return text.removeprefix(start).strip()
-    raise ToolError(f"{gem5}: --build-info says no version")
-
+NOT_IN_GEM5 = {"vec_dot_f16": "static analysis: gem5 24 has no half-precision vector arithmetic (FEAT_FP16)"}
+"""Kernels that gem5 cannot execute, and what their note says."""
 
 _CORE_KEYS = {
     "fetchWidth": "fetch",
@@ -196,8 +192,12 @@ def calibrate(gem5: Path, folder: Path) -> str:
     system = load_system(SYSTEM)
     cpu = system.values("cpu")
     clock_hz = float(cpu["clock_hz"])
-    version = gem5_version(gem5)
-    bench = Bench.make(gem5, folder)
+    try:
+        version = gem5_version(gem5)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolError(f"{gem5}: version of gem5: {error}") from error
+    mca = find_mca()
+    bench = Bench.make(gem5, folder, [kernel.name for kernel in KERNELS if kernel.name not in NOT_IN_GEM5])
     kernels = bench.run(system, "kernels")
     _check_clock(kernels, clock_hz)
     results, runtime = kernel_results(bench.located, kernels)
@@ -209,7 +209,8 @@ def calibrate(gem5: Path, folder: Path) -> str:
     runtime |= barrier_numbers(several, clock_hz)
     checked = sum(result.static > 0 for result in results.values())
     origin = {
-        "method": "cycle-level simulation (gem5, out-of-order core) of cross-compiled kernels; no hardware measurement",
+        "method": "cycle-level simulation (gem5, out-of-order core) of cross-compiled kernels; no hardware measurement;"
+        f" static analysis (llvm-mca {mca.version}) for {', '.join(NOT_IN_GEM5)}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "command": "gempim calibrate --gem5 PATH/TO/gem5.opt --out FILE",
         "cpu": f"Neoverse-N1 as gem5_configs builds it for the system {SYSTEM}, one core at {clock_hz / 1e9:g} GHz",
@@ -225,6 +226,10 @@ def calibrate(gem5: Path, folder: Path) -> str:
         (Measured(count(located), results[located.kernel.name].cost), _note(results[located.kernel.name]))
         for located in bench.located
     ]
+    assemblies = Assemblies(find_compiler(), ggml_sources())
+    for kernel in select(NOT_IN_GEM5):
+        static = measure(locate(kernel, assemblies.text(kernel.source)), mca)
+        measured.append((static, NOT_IN_GEM5[kernel.name]))
     return render(SYSTEM, origin, measured, header=HEADER, memory={**MEMORY, **memory}, runtime={**RUNTIME, **runtime})
 
 

@@ -11,7 +11,7 @@ formats).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gempim.calibrate.asm import INNERMOST
@@ -253,7 +253,7 @@ KERNELS: tuple[Kernel, ...] = (
 )
 
 
-def select(names: Sequence[str]) -> list[Kernel]:
+def select(names: Collection[str]) -> list[Kernel]:
     """The kernels named, or all when none is. Raises ToolError for an unknown name."""
     unknown = sorted(set(names) - {kernel.name for kernel in KERNELS})
     if unknown:
