@@ -14,9 +14,7 @@ HALVES |= {"q2_K": [80, 82], "q3_K": [108], "q4_K": [0, 2], "q5_K": [0, 2], "q6_
 """Offsets of the fp16 scales in a block: random bytes there would be infinities."""
 
 
-def random_operation(
-    name: str, m: int, n: int, blocks: int, rng: np.random.Generator
-) -> tuple[Operation, np.ndarray]:
+def random_operation(name: str, m: int, n: int, blocks: int, rng: np.random.Generator) -> tuple[Operation, np.ndarray]:
     """An operation of random blocks, and its activations float32 [m, k] before quantisation."""
     form = FORMATS[name]
     k = blocks * form["block_elements"]

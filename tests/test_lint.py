@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PYTHON = ["gempim", "analysis", "tests"]
+PYTHON = ["gempim", "analysis", "tests", "workloads", "gem5_configs", "src_ext"]
 
 
 def _run(*command: str, cwd: Path = ROOT) -> None:
@@ -39,12 +39,14 @@ def test_mypy(tmp_path: Path) -> None:
     package.mkdir()
     for entry in (ROOT / "gempim").iterdir():
         (package / entry.name).symlink_to(entry)
-    (package / "analysis").symlink_to(ROOT / "analysis")
+    for folder in ("analysis", "workloads"):
+        (package / folder).symlink_to(ROOT / folder)
     _run(_tool("mypy"), "--config-file", str(ROOT / "pyproject.toml"), "-p", "gempim", cwd=tmp_path)
 
 
 def test_clang_format() -> None:
-    sources = [str(p) for p in sorted((ROOT / "src_ext").rglob("*")) if p.suffix in (".cc", ".hh", ".h")]
+    folders = (ROOT / "src_ext", ROOT / "workloads", ROOT / "gempim" / "calibrate" / "guest")
+    sources = [str(p) for f in folders for p in sorted(f.rglob("*")) if p.suffix in (".c", ".cc", ".cpp", ".hh", ".h")]
     assert sources
     _run(_tool("clang-format"), "--dry-run", "--Werror", *sources)
 

@@ -85,9 +85,7 @@ def embedded_ps(system: str, weight_type: str, m: int, n: int, k: int, threads: 
     return EmbeddedEngine(experiment).operator(operator).time_ps
 
 
-def table(
-    gem5: Path, types: list[str], batches: list[int], n: int, k: int, threads: int, jobs: int
-) -> pd.DataFrame:
+def table(gem5: Path, types: list[str], batches: list[int], n: int, k: int, threads: int, jobs: int) -> pd.DataFrame:
     """One row a type and batch: microseconds and speedup in gem5, the embedded engine's, and the difference."""
     plugin, micro = build_plugin(gem5), build_micro()
     points = [(s, t, m) for m in batches for t in types for s in SYSTEMS]

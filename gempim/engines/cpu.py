@@ -58,8 +58,8 @@ REPACKED = {"q4_0": "4x4", "q8_0": "4x4", "q4_k": "8x4", "q5_k": "8x4", "q6_k": 
 and SVE."""
 
 NOT_MODELLED = (
-    "CPU: branch mispredictions, TLB misses, store forwarding and the load/store queues inside kernels (static "
-    "analysis)",
+    "CPU: TLB misses; kernel cycles are those of gem5's out-of-order core with operands in L1, and overlap fully with "
+    "the memory time beside them",
     "CPU: llamafile's GEMM for f16, f32 and not repacked q4_0 and q8_0 with more than one activation row; "
     "vec_dot is used",
     "CPU: flash attention; scores, softmax and values are separate operators with scalar f16 conversion of the scores",

@@ -5,7 +5,7 @@ same shape is simulated as a train of back-to-back occurrences on one DRAM sessi
 intervals, and its mean time is multiplied by its count. A test holds this against every occurrence simulated.
 
 Time of one CPU operator: ``max(compute, DRAM, per-core bandwidth) + barrier``. Time of one SRAM-PIM matrix product:
-quantisation of the activations on the cores and a barrier, issue of its `lutmm` commands, and the device's own pipeline
+quantisation of the activations on the cores and a barrier, issue of its `lutmm`, and the device's own pipeline
 over the DRAM model.
 """
 
@@ -438,8 +438,9 @@ class EmbeddedEngine:
         hit_rate = self._hit_rate(op, plan)
         quant = d.cpu.quantize(op.instances * op.m, op.k, op.weight_type)
         commands = plan["tiles"] * op.instances
-        issue_cycles = math.ceil(commands / d.threads) * d.pim_host.issue_cycles + d.pim_host.wait_cycles
-        overhead_ps = quant.compute_ps + quant.barrier_ps + round(issue_cycles * d.cycle_ps)
+        # One lutmm a product: the device itself makes the tile commands of it.
+        issued = math.ceil(op.instances / d.threads) * d.pim_host.issue_cycles + d.pim_host.wait_cycles
+        overhead_ps = quant.compute_ps + quant.barrier_ps + round(issued * d.cycle_ps)
         bytes_each = op.weight_bytes // op.instances
         device = {"compute_ps": 0, "load_ps": 0, "cpu_ps": 0}
         pim_counts: dict[str, int] = {}
@@ -468,10 +469,9 @@ class EmbeddedEngine:
         stats = {(f"system.sram_pim.{k}" if k in pim_counts else k): v for k, v in counts.items()}
         # Every core waits in `lutmm` without spinning; only quantisation, issue and conversion are core work.
         self._add_cpu(stats, quant, op.count)
-        issued = issue_cycles * d.threads * op.count
         converts = counts["cpu_converts"]
-        stats["system.cpu.busyCycles"] += issued + converts * d.pim_host.convert_cycles
-        stats["system.cpu.instructions::scalar"] += commands * d.pim_host.issue_cycles * op.count
+        stats["system.cpu.busyCycles"] += issued * d.threads * op.count + converts * d.pim_host.convert_cycles
+        stats["system.cpu.instructions::scalar"] += op.instances * d.pim_host.issue_cycles * op.count
         for kind, each in _CONVERT_INSTRUCTIONS.items():
             stats[f"system.cpu.instructions::{kind}"] += converts * each
         for level in ("l1d", "l2", "llc"):

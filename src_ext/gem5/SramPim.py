@@ -19,9 +19,7 @@ def _model_params():
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sram_pim_params.json")
     with open(path) as file:
         infos = json.load(file)
-    return {
-        i["name"]: _PARAM_TYPES[i["type"]](i["default"], "{description} [{unit}]".format(**i)) for i in infos
-    }
+    return {i["name"]: _PARAM_TYPES[i["type"]](i["default"], "{description} [{unit}]".format(**i)) for i in infos}
 
 
 class SramPim(ClockedObject):

@@ -36,6 +36,7 @@ class Writer:
         self.text = ""
 
     def __call__(self, template="", *arguments, **more):
+        """Append `template` with its names filled in, and a line end."""
         frame = sys._getframe(1)
         names = {**frame.f_globals, **frame.f_locals, **more}
         names.update((str(i), argument) for i, argument in enumerate(arguments))
@@ -68,7 +69,7 @@ def declare_class(signature, template_params):
     parts = signature.split("<")[0].split("::")
     head = "template <{}> ".format(", ".join(template_params)) if template_params else ""
     return "{}{}class {};{}\n".format(
-        "".join("namespace {} {{ ".format(n) for n in parts[:-1]), head, parts[-1], " }" * (len(parts) - 1)
+        "".join(f"namespace {n} {{ " for n in parts[:-1]), head, parts[-1], " }" * (len(parts) - 1)
     )
 
 
@@ -88,14 +89,14 @@ def param_header(cls):
     for item in params + ports:
         item.cxx_predecls(code)
     if cls._base:
-        code.text += '#include "params/{}.hh"\n'.format(cls._base.type)
+        code.text += f'#include "params/{cls._base.type}.hh"\n'
     for param in params:
         if issubclass(param.ptype, m5.params.Enum):
-            code.text += '#include "enums/{}.hh"\n'.format(param.ptype.__name__)
-    base = " : public {}Params".format(cls._base.type) if cls._base else ""
-    code.text += "namespace gem5 {{\nstruct {}Params{} {{\n".format(cls.type, base)
+            code.text += f'#include "enums/{param.ptype.__name__}.hh"\n'
+    base = f" : public {cls._base.type}Params" if cls._base else ""
+    code.text += f"namespace gem5 {{\nstruct {cls.type}Params{base} {{\n"
     if not getattr(cls, "abstract", False) and "type" in cls.__dict__:
-        code.text += "{} create() const;\n".format(cls.cxx_type)
+        code.text += f"{cls.cxx_type} create() const;\n"
     if cls is m5.SimObject.SimObject:
         code.text += "virtual ~SimObjectParams() = default;\nstd::string name;\n"
     for item in params + ports:
@@ -107,31 +108,28 @@ def param_header(cls):
 def enum_header(enum):
     """enums/<enum>.hh."""
     name = enum.__name__ if enum.enum_name is None else enum.enum_name
-    values = "".join("{} = {},\n".format(v, enum.map[v]) for v in enum.vals) + "Num_{} = {}\n".format(
-        name, len(enum.vals)
-    )
+    values = "".join(f"{v} = {enum.map[v]},\n" for v in enum.vals) + f"Num_{name} = {len(enum.vals)}\n"
+    strings = f"const char *{name}Strings"
     if enum.is_class:
-        body = "enum class {0} {{\n{1}}};\nextern const char *{0}Strings[static_cast<int>({0}::Num_{0})];\n".format(
-            name, values
-        )
+        body = f"enum class {name} {{\n{values}}};\nextern {strings}[static_cast<int>({name}::Num_{name})];\n"
     else:
         wrapper = "struct" if enum.wrapper_is_struct else "namespace"
         storage = "static" if enum.wrapper_is_struct else "extern"
-        body = "{3} {2} {{\nenum {0} {{\n{1}}};\n{4} const char *{0}Strings[Num_{0}];\n}};\n".format(
-            name, values, enum.wrapper_name, wrapper, storage
-        )
-    return "namespace gem5 {{\n{}}} // namespace gem5\n".format(body)
+        body = f"{wrapper} {enum.wrapper_name} {{\nenum {name} {{\n{values}}};\n"
+        body += f"{storage} {strings}[Num_{name}];\n}};\n"
+    return f"namespace gem5 {{\n{body}}} // namespace gem5\n"
 
 
 def debug_header(flag):
     """debug/<flag>.hh: the binary's own flag, never a second one."""
     kind = "CompoundFlag" if isinstance(flag, m5.debug.CompoundFlag) else "SimpleFlag"
     return (
-        '#include "base/debug.hh"\nnamespace gem5 {{ namespace debug {{ namespace unions {{\n'
-        "union {0} {{ ~{0}(); {1} {0}; }};\nextern union {0} {0};\n}} // namespace unions\n"
-        "inline constexpr const auto &{0} = ::gem5::debug::unions::{0}.{0};\n"
-        "}} }} // namespace gem5::debug\n"
-    ).format(flag.name, kind)
+        '#include "base/debug.hh"\nnamespace gem5 { namespace debug { namespace unions {\n'
+        f"union {flag.name} {{ ~{flag.name}(); {kind} {flag.name}; }};\n"
+        f"extern union {flag.name} {flag.name};\n}} // namespace unions\n"
+        f"inline constexpr const auto &{flag.name} = ::gem5::debug::unions::{flag.name}.{flag.name};\n"
+        "} } // namespace gem5::debug\n"
+    )
 
 
 def config_header(name, value):
@@ -139,28 +137,26 @@ def config_header(name, value):
     if isinstance(value, bool):
         value = int(value)
     text = value if isinstance(value, int) else json.dumps(str(value))
-    return "#define {} {}\n".format(name, text)
+    return f"#define {name} {text}\n"
 
 
 def binding(cls):
     """C++ that shows one of the plug-in's SimObjects to Python, as gem5's build does for its own."""
     exports = list(cls.cxx_param_exports)
     exports += [m5.SimObject.PyBindProperty(name) for name in sorted(cls._params.local)]
-    exports += [m5.SimObject.PyBindProperty("port_{}_connection_count".format(p)) for p in sorted(cls._ports.local)]
+    exports += [m5.SimObject.PyBindProperty(f"port_{p}_connection_count") for p in sorted(cls._ports.local)]
     code = Writer()
     for param in local_params(cls):
         param.pybind_predecls(code)
     head = code.text
     code = Writer()
-    code.text += (
-        "py::class_<{0}Params, {1}Params, std::unique_ptr<{0}Params, py::nodelete>>(m, \"{0}Params\")\n"
-        ".def(py::init<>()).def(\"create\", &{0}Params::create)\n"
-    ).format(cls.type, cls._base.type)
+    params, base = f"{cls.type}Params", f"{cls._base.type}Params"
+    code.text += f'py::class_<{params}, {base}, std::unique_ptr<{params}, py::nodelete>>(m, "{params}")\n'
+    code.text += f'.def(py::init<>()).def("create", &{params}::create)\n'
     for export in exports:
-        export.export(code, cls.type + "Params")
-    code.text += (
-        ";\npy::class_<{0}, {1}, std::unique_ptr<{0}, py::nodelete>>(m, \"{2}\")\n"
-    ).format(cls.cxx_class, cls._base.cxx_class, cls.pybind_class)
+        export.export(code, params)
+    bases = f"{cls._base.cxx_class}, std::unique_ptr<{cls.cxx_class}, py::nodelete>"
+    code.text += f';\npy::class_<{cls.cxx_class}, {bases}>(m, "{cls.pybind_class}")\n'
     for export in cls.cxx_exports:
         export.export(code, cls.cxx_class)
     code.text += ";\n"
@@ -174,9 +170,9 @@ def plugin_headers(out, sources):
     includes, bodies = "", ""
     for name in PLUGIN_CLASSES:
         cls = getattr(importlib.import_module("gempim_gem5." + name), name)
-        write(out, "params/{}.hh".format(name), param_header(cls))
+        write(out, f"params/{name}.hh", param_header(cls))
         head, body = binding(cls)
-        includes += '#include "params/{}.hh"\n#include "{}"\n'.format(name, cls.cxx_header) + head
+        includes += f'#include "params/{name}.hh"\n#include "{cls.cxx_header}"\n' + head
         bodies += body
     text = "{}namespace gem5 {{\nnamespace py = pybind11;\ninline void bind_sim_objects(py::module_ &m) {{\n{}}}\n}}\n"
     write(out, "gem5/bind_sim_objects.hh", text.format(includes, bodies))
@@ -184,7 +180,7 @@ def plugin_headers(out, sources):
         names = [info["name"] for info in json.load(file)]
     # Included in a function body, so no header guard.
     with open(os.path.join(out, "gem5", "sram_pim_copy_params.hh"), "w") as file:
-        file.writelines("model.{0} = static_cast<decltype(model.{0})>(params.{0});\n".format(n) for n in names)
+        file.writelines(f"model.{n} = static_cast<decltype(model.{n})>(params.{n});\n" for n in names)
 
 
 def about(path):
@@ -205,13 +201,13 @@ def headers(out, sources):
     """Write every header."""
     for name, cls in sorted(m5.SimObject.allClasses.items()):
         if cls._value_dict.get("type") == name:
-            write(out, "params/{}.hh".format(name), param_header(cls))
+            write(out, f"params/{name}.hh", param_header(cls))
     for name, enum in sorted(m5.params.allEnums.items()):
-        write(out, "enums/{}.hh".format(name), enum_header(enum))
+        write(out, f"enums/{name}.hh", enum_header(enum))
     for flag in m5.debug.flags.values():
-        write(out, "debug/{}.hh".format(flag.name), debug_header(flag))
+        write(out, f"debug/{flag.name}.hh", debug_header(flag))
     for name, value in sorted(buildEnv.items()):
-        write(out, "config/{}.hh".format(name.lower()), config_header(name, value))
+        write(out, f"config/{name.lower()}.hh", config_header(name, value))
     sys.path.insert(0, sources)
     plugin_headers(out, sources)
 

@@ -22,7 +22,9 @@ constexpr unsigned kFuncShift = GEMPIM_LUTMM_AARCH64_FUNC_SHIFT;
 constexpr uint32_t kFuncMask = 0xFU << kFuncShift;
 constexpr uint32_t kRegMask = 0x3FFU;
 
-unsigned func_of(uint32_t word) { return (word & kFuncMask) >> kFuncShift; }
+unsigned func_of(uint32_t word) {
+    return (word & kFuncMask) >> kFuncShift;
+}
 
 /** Xd and Xn; register 31 is the zero register in both places. */
 class Lutmm : public ArmStaticInst {

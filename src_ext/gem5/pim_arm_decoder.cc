@@ -34,6 +34,8 @@ StaticInstPtr PimArmDecoder::decode(PCStateBase &pc_base) {
     return at->second;
 }
 
-PimArmDecoder *PimArmDecoderParams::create() const { return new PimArmDecoder(*this); }
+PimArmDecoder *PimArmDecoderParams::create() const {
+    return new PimArmDecoder(*this);
+}
 
 } // namespace gem5

@@ -92,13 +92,15 @@ struct SramPim::Running {
     const pim::MatmulPlan &plan() const { return *command.plan; }
 };
 
-// Statistics -----------------------------------------------------------------------------------------------------------
+// Statistics
+// -----------------------------------------------------------------------------------------------------------
 
 SramPim::Stats::Stats(SramPim &owner)
     : statistics::Group(&owner), owner(owner),
       ADD_STAT(lutmmIssued, statistics::units::Count::get(), "lutmm commands accepted"),
       ADD_STAT(lutmmRefused, statistics::units::Count::get(), "lutmm commands refused for their descriptor"),
-      ADD_STAT(lutmmBusy, statistics::units::Count::get(), "lutmm commands turned away because all tickets were in use"),
+      ADD_STAT(lutmmBusy, statistics::units::Count::get(),
+               "lutmm commands turned away because all tickets were in use"),
       ADD_STAT(lutmmFaults, statistics::units::Count::get(),
                "lutmm commands that met an unmapped page (each is issued again once the page is there)"),
       ADD_STAT(lutmmWaits, statistics::units::Count::get(), "lutmm waits executed"),
@@ -116,11 +118,11 @@ SramPim::Stats::Stats(SramPim &owner)
       ADD_STAT(activeTicks, statistics::units::Tick::get(), "time with at least one command outstanding"),
       ADD_STAT(weightLines, statistics::units::Count::get(), "cache lines read by the weight ports"),
       ADD_STAT(dataLines, statistics::units::Count::get(), "cache lines read or written by the data port") {
-    pim::SramPimCounters::visit(owner.model_.counters(), [this](const char *name, const uint64_t &, const char *unit,
-                                                                const char *description) {
-        model.push_back(std::make_unique<statistics::Scalar>(this, name, unit_of(unit), description));
-        model.back()->precision(0);
-    });
+    pim::SramPimCounters::visit(
+        owner.model_.counters(), [this](const char *name, const uint64_t &, const char *unit, const char *description) {
+            model.push_back(std::make_unique<statistics::Scalar>(this, name, unit_of(unit), description));
+            model.back()->precision(0);
+        });
 }
 
 void SramPim::Stats::preDumpStats() {
@@ -142,7 +144,8 @@ void SramPim::Stats::resetStats() {
     owner.active_since_ = curTick();
 }
 
-// Ports ----------------------------------------------------------------------------------------------------------------
+// Ports
+// ----------------------------------------------------------------------------------------------------------------
 
 /** What a packet must know when it comes back. */
 struct SramPim::LinePort::State : public Packet::SenderState {
@@ -255,7 +258,8 @@ bool SramPim::LinePort::recvTimingResp(PacketPtr packet) {
     return true;
 }
 
-// Construction ---------------------------------------------------------------------------------------------------------
+// Construction
+// ---------------------------------------------------------------------------------------------------------
 
 SramPim::SramPim(const SramPimParams &params)
     : ClockedObject(params), system_(*params.system), model_(checked(model_params(params), name())),
@@ -297,7 +301,8 @@ Port &SramPim::getPort(const std::string &port, PortID index) {
     return ClockedObject::getPort(port, index);
 }
 
-// The instruction ------------------------------------------------------------------------------------------------------
+// The instruction
+// ------------------------------------------------------------------------------------------------------
 
 Fault SramPim::issue(ThreadContext *tc, Addr address, const gempim_lutmm_desc &desc, RegVal &answer) {
     const auto refuse = [&](int32_t status) { answer = static_cast<RegVal>(-int64_t{status}); };
@@ -367,7 +372,8 @@ RegVal SramPim::query(RegVal what) {
     return static_cast<RegVal>(pim::answer_query(model_, static_cast<int64_t>(what), tickets_));
 }
 
-// Memory ---------------------------------------------------------------------------------------------------------------
+// Memory
+// ---------------------------------------------------------------------------------------------------------------
 
 Fault SramPim::translate(ThreadContext *tc, const pim::RowRange &range, bool write, std::vector<Addr> &pages) {
     const Addr first = range.address & ~(kPageBytes - 1);
@@ -417,7 +423,8 @@ std::function<std::optional<SramPim::Piece>()> SramPim::pieces(const pim::RowRan
     };
 }
 
-// Commands -------------------------------------------------------------------------------------------------------------
+// Commands
+// -------------------------------------------------------------------------------------------------------------
 
 bool SramPim::has_room(const Running &command) const {
     const pim::SramPimParams &p = model_.params();
@@ -613,7 +620,8 @@ void SramPim::wake_contexts() {
     to_wake_.clear();
 }
 
-// Time -----------------------------------------------------------------------------------------------------------------
+// Time
+// -----------------------------------------------------------------------------------------------------------------
 
 void SramPim::at(Tick when, std::function<void()> action) {
     agenda_.emplace(when, std::move(action));
@@ -637,7 +645,8 @@ void SramPim::run_agenda() {
     }
 }
 
-// Drain and checkpoint -------------------------------------------------------------------------------------------------
+// Drain and checkpoint
+// -------------------------------------------------------------------------------------------------
 
 DrainState SramPim::drain() {
     if (wake_event_.scheduled()) {
@@ -689,6 +698,8 @@ void SramPim::unserialize(CheckpointIn &cp) {
     to_wake_.insert(suspended.begin(), suspended.end());
 }
 
-SramPim *SramPimParams::create() const { return new SramPim(*this); }
+SramPim *SramPimParams::create() const {
+    return new SramPim(*this);
+}
 
 } // namespace gem5

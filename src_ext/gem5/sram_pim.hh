@@ -3,9 +3,9 @@
 // by coherent memory ports on the other.
 //
 // A command goes through: issue() (checks, translation of every page, ticket) -> admission (its tiles must find room in
-// the slices) -> activations through data_side while weights already stream through weight_side -> tiles, as the model's
-// TilePipeline says -> each finished strip of results through data_side -> status word -> ticket done, waiters woken.
-// Completion is the drain condition, so a checkpoint never holds a half-done command.
+// the slices) -> activations through data_side while weights already stream through weight_side -> tiles, as the
+// model's TilePipeline says -> each finished strip of results through data_side -> status word -> ticket done, waiters
+// woken. Completion is the drain condition, so a checkpoint never holds a half-done command.
 #pragma once
 
 #include <deque>

@@ -18,10 +18,10 @@ extern "C" {
  *
  * AArch64, in the unallocated top-level group (bits 28:25 = 0001):
  *
- *   31   29 28    25 24    21 20              10 9    5 4    0
- *  +-------+--------+--------+------------------+------+------+
- *  | 0 0 0 | 0 0 0 1|  func  | 0 0 0 0 0 0 0 0 0 0 0 |  Xn  |  Xd  |
- *  +-------+--------+--------+------------------+------+------+
+ *    31   29 28     25 24    21 20                    10 9     5 4     0
+ *   +-------+---------+--------+------------------------+-------+-------+
+ *   | 0 0 0 | 0 0 0 1 |  func  | 0 0 0 0 0 0 0 0 0 0 0  |  Xn   |  Xd   |
+ *   +-------+---------+--------+------------------------+-------+-------+
  *
  * RISC-V, custom-0 (I-type): imm[11:0] = 0 | rs1 | funct3 = func | rd | 0001011
  */
@@ -34,7 +34,7 @@ extern "C" {
 /** The function field. Every other value is an illegal instruction. */
 enum gempim_lutmm_func {
     GEMPIM_LUTMM_ISSUE = 0, /**< Xn: address of a descriptor.  Xd: a ticket > 0, or minus a status */
-    GEMPIM_LUTMM_WAIT = 1,  /**< Xn: a ticket, or 0: until another command may be issued.  Xd: a status; on PENDING the core slept: repeat */
+    GEMPIM_LUTMM_WAIT = 1,  /**< Xn: a ticket; 0: until another may be issued.  Xd: a status; on PENDING repeat */
     GEMPIM_LUTMM_QUERY = 2  /**< Xn: what (gempim_lutmm_query).  Xd: the value, or minus a status */
 };
 
@@ -61,28 +61,28 @@ struct gempim_lutmm_desc {
     uint32_t activation_stride; /**< bytes from one activation vector to the next */
     uint32_t result_stride;     /**< bytes from one row of results to the next */
     uint64_t weights;           /**< ggml blocks, multiple of 2 */
-    uint64_t activations;       /**< blocks of the type that ggml pairs with weight_type: q8_0, q8_1 or q8_K; multiple of 2 */
-    uint64_t results;           /**< float32, multiple of 4; overlaps none of the other memory of the command */
-    uint32_t status;            /**< written by the device when the command is done; the program sets it to PENDING */
-    uint32_t reserved;          /**< 0 */
+    uint64_t activations; /**< blocks of the type that ggml pairs with weight_type: q8_0, q8_1 or q8_K; multiple of 2 */
+    uint64_t results;     /**< float32, multiple of 4; overlaps none of the other memory of the command */
+    uint32_t status;      /**< written by the device when the command is done; the program sets it to PENDING */
+    uint32_t reserved;    /**< 0 */
 };
 
 /** Status of a command. An accepted command ends as DONE or ERR_MEMORY; the others are refusals at issue. */
 enum gempim_lutmm_status {
     GEMPIM_STATUS_PENDING = 0,
     GEMPIM_STATUS_DONE = 1,
-    GEMPIM_ERR_BUSY = 2,       /**< as many commands as may be outstanding are not done: wait for one */
-    GEMPIM_ERR_ALIGNMENT = 3,  /**< descriptor, an address or a stride */
-    GEMPIM_ERR_VERSION = 4,    /**< magic or version */
-    GEMPIM_ERR_RESERVED = 5,   /**< flags or a reserved field is not 0 */
-    GEMPIM_ERR_TYPE = 6,       /**< weight type unknown, or its tables do not fit into the arrays */
-    GEMPIM_ERR_SHAPE = 7,      /**< m, n or k is 0, too large, or no multiple of a block */
-    GEMPIM_ERR_STRIDE = 8,     /**< a stride is smaller than its row */
-    GEMPIM_ERR_ADDRESS = 9,    /**< a range runs past the end of the address space */
-    GEMPIM_ERR_OVERLAP = 10,   /**< results overlap weights, activations or the descriptor */
-    GEMPIM_ERR_TICKET = 11,    /**< no such ticket, or its status was read already */
-    GEMPIM_ERR_QUERY = 12,     /**< no such query */
-    GEMPIM_ERR_MEMORY = 13     /**< the memory system answered an access with an error */
+    GEMPIM_ERR_BUSY = 2,      /**< as many commands as may be outstanding are not done: wait for one */
+    GEMPIM_ERR_ALIGNMENT = 3, /**< descriptor, an address or a stride */
+    GEMPIM_ERR_VERSION = 4,   /**< magic or version */
+    GEMPIM_ERR_RESERVED = 5,  /**< flags or a reserved field is not 0 */
+    GEMPIM_ERR_TYPE = 6,      /**< weight type unknown, or its tables do not fit into the arrays */
+    GEMPIM_ERR_SHAPE = 7,     /**< m, n or k is 0, too large, or no multiple of a block */
+    GEMPIM_ERR_STRIDE = 8,    /**< a stride is smaller than its row */
+    GEMPIM_ERR_ADDRESS = 9,   /**< a range runs past the end of the address space */
+    GEMPIM_ERR_OVERLAP = 10,  /**< results overlap weights, activations or the descriptor */
+    GEMPIM_ERR_TICKET = 11,   /**< no such ticket, or its status was read already */
+    GEMPIM_ERR_QUERY = 12,    /**< no such query */
+    GEMPIM_ERR_MEMORY = 13    /**< the memory system answered an access with an error */
 };
 
 enum gempim_lutmm_query {

@@ -93,13 +93,14 @@ def test_unknown_calibration_and_kernel_list_what_there_is() -> None:
         load_calibration("neoverse-n1").kernel("vec_dot_q9_9")
 
 
-def test_the_file_says_that_it_is_an_analysis() -> None:
-    """A reader must not take it for a measurement."""
+def test_the_file_says_that_it_is_a_simulation() -> None:
+    """A reader must not take it for a measurement of hardware."""
     origin = load_calibration("neoverse-n1").origin
-    assert "static analysis" in origin["method"]
-    assert "no measurement" in origin["method"]
+    assert "cycle-level simulation (gem5" in origin["method"]
+    assert "no hardware measurement" in origin["method"]
+    assert re.match(r"gem5 \d+\.\d+", origin["analyser"])
     assert re.fullmatch(r"[0-9a-f]{64}", origin["sources_sha256"])
-    assert "STATIC ANALYSIS" in SHIPPED.read_text(encoding="utf-8")
+    assert "SIMULATION" in SHIPPED.read_text(encoding="utf-8")
 
 
 def test_every_kernel_the_engine_asks_for_is_there() -> None:
@@ -126,11 +127,11 @@ def test_every_kernel_the_engine_asks_for_is_there() -> None:
 @pytest.mark.parametrize("name", [kernel.name for kernel in KERNELS])
 def test_no_kernel_beats_the_hardware(name: str, shipped: Calibration) -> None:
     """Vector and load instructions against two pipes each, all instructions against the decoder; and not absurdly
-    slow either."""
+    slow either. gem5 gives some that the static count calls vector to other pipes, which is worth up to 3 %."""
     kernel = shipped.kernel(name)
     counts = kernel.per_block
     floor = max(counts["vector"] / VECTOR_PIPES, counts["load"] / LOAD_PIPES, sum(counts.values()) / DECODE)
-    assert kernel.cycles_per_block >= floor * 0.999
+    assert kernel.cycles_per_block >= floor * 0.97
     # A loop-carried chain of one scalar instruction an element (max, sum of squares) is the slowest honest case: 4
     # cycles an instruction of the loop.
     assert kernel.cycles_per_block <= 4 * sum(counts.values())
@@ -214,22 +215,23 @@ def _why_not() -> str:
 
 
 @pytest.mark.slow
-def test_two_entries_made_again_are_the_shipped_ones() -> None:
-    """The whole way from the sources: compile, find the loop, analyse, check under emulation, compare every number."""
+def test_two_entries_counted_again_are_the_shipped_ones() -> None:
+    """The whole way from the sources: compile, find the loop, count, check under emulation, compare every number but
+    the cycles, which come from gem5 (test_calibrate_gem5.py makes one of those again)."""
     missing = _why_not()
     if missing:
         pytest.skip(f"NOT CHECKED that the calibration can be made again: {missing}")
     origin, results = analyse(["vec_dot_q4_0_q8_0", "vec_dot_q2_K_q8_K"])
     file = load_toml(SHIPPED)
-    other = [key for key in ("analyser", "compiler", "flags", "sources_sha256") if origin[key] != file["origin"][key]]
+    other = [key for key in ("compiler", "flags", "sources_sha256") if origin[key] != file["origin"][key]]
     if other:
         pytest.skip(
             f"NOT CHECKED that the calibration can be made again: here {', '.join(origin[key] for key in other)}"
         )
     assert len(results) == 2
-    for measured, note in results:
+    for measured, _ in results:
         entry = file["kernels"][measured.located.kernel.name]
-        assert entry["note"] == note
-        assert {key: number[0] for key, number in kernel_numbers(measured).items()} == pytest.approx(
-            {key: raw["value"] for key, raw in entry.items() if isinstance(raw, dict)}, abs=1e-6
-        )
+        again = {key: number[0] for key, number in kernel_numbers(measured).items() if "cycles" not in key}
+        assert len(again) > 10
+        assert again == pytest.approx({key: entry[key]["value"] for key in again}, abs=1e-6)
+        assert measured.cost.cycles_per_block == pytest.approx(entry["cycles_per_block"]["value"], rel=0.15)

@@ -120,7 +120,7 @@ def _sail_with(tmp_path: Path, old: str, new: str) -> Path:
         ('kind = "cpu+sram_pim"', 'kind = "tpu"', ["tpu", "gpu-roofline"]),
         ('extends = "neoverse-n1"', 'extends = "neoverse-n7"', ["neoverse-n7", "neoverse-n1"]),
         ("[pim_host]", "[pim_hots]", ["pim_hots"]),
-        ("issue_cycles = { value = 40, ", "issue_cycles = { ", ["issue_cycles", "value"]),
+        ("issue_cycles = { value = 79, ", "issue_cycles = { ", ["issue_cycles", "value"]),
         ('title = "', 'tilte = "', ["tilte", "title"]),
     ],
 )

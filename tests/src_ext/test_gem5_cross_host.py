@@ -36,9 +36,7 @@ def _operations(seed: int, count: int, largest: int) -> list[tuple[Operation, np
 
 def _embedded(params: dict[str, Any], made: list[tuple[Operation, np.ndarray]]) -> tuple[list[np.ndarray], Any]:
     device = engine.SramPim(params)
-    values = [
-        device.run_matmul(op.weights, NAMES[op.weight_type], op.n, op.k, x, weight_addr=0)[0] for op, x in made
-    ]
+    values = [device.run_matmul(op.weights, NAMES[op.weight_type], op.n, op.k, x, weight_addr=0)[0] for op, x in made]
     return values, device.counters()
 
 

@@ -59,9 +59,7 @@ def test_an_unmapped_address_gets_the_fault_of_a_load(device: Gem5, tmp_path: Pa
     faults = set()
     for option in ("--unmapped", "--load-unmapped"):
         for cpu in ("atomic", "timing", "o3"):
-            run = device.run(
-                tmp_path, "illegal", option, cpu=cpu, caches="none", check=False, out=f"out{option}{cpu}"
-            )
+            run = device.run(tmp_path, "illegal", option, cpu=cpu, caches="none", check=False, out=f"out{option}{cpu}")
             assert run.status != 0
             faults |= {ln.split("panic: ")[1] for ln in run.log.splitlines() if "panic: " in ln}
     (fault,) = faults  # one and the same for the command and for the load, in every CPU model
@@ -87,7 +85,9 @@ def test_waiting_is_sleeping(device: Gem5, tmp_path: Path, cpu: str) -> None:
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_statistic(device: Gem5, tmp_path: Path) -> None:
-    ops = [random_operation(name, 2, 333, 3, np.random.default_rng(i))[0] for i, name in enumerate(["q4_0", "q4_K"] * 4)]
+    ops = [
+        random_operation(name, 2, 333, 3, np.random.default_rng(i))[0] for i, name in enumerate(["q4_0", "q4_K"] * 4)
+    ]
     write_operations(tmp_path / "ops", ops)
     runs = [
         device.run(tmp_path, "lutmm_ops", tmp_path / "ops", tmp_path / "results", "--depth", 2, "--threads", 4,

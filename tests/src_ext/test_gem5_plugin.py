@@ -83,7 +83,10 @@ def _fake_gem5(folder: Path, about: dict[str, object] | None) -> Path:
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"version": "25.1.0.0", "arm": True, "python_include": []}, r"gem5 25\.1\.0\.0: the plug-in's sources are for"),
+        (
+            {"version": "25.1.0.0", "arm": True, "python_include": []},
+            r"gem5 25\.1\.0\.0: the plug-in's sources are for",
+        ),
         ({"version": "24.0.0.1", "arm": False, "python_include": []}, "no ARM instruction set"),
         (None, "asking gem5 for its version.*ended with 1"),
     ],
@@ -178,7 +181,9 @@ def test_a_library_that_lacks_a_symbol_shows_the_linkers_words(device: Gem5, tmp
     identity = json.dumps(gempim_plugin.read_identity(copy / gempim_plugin.LIBRARY), sort_keys=True)
     source = tmp_path / "broken.c"
     text = json.dumps("GEMPIM-PLUGIN-IDENTITY " + identity + "\n")
-    source.write_text(f"const char id[] = {text};\nextern int no_such_symbol;\nint *PyInit__gempim_gem5 = &no_such_symbol;")
+    source.write_text(
+        f"const char id[] = {text};\nextern int no_such_symbol;\nint *PyInit__gempim_gem5 = &no_such_symbol;"
+    )
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", copy / gempim_plugin.LIBRARY, source], check=True)
     refused = _load(device, copy, tmp_path)
     assert refused.returncode != 0

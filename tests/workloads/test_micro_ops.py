@@ -26,6 +26,7 @@ from gempim.workloads.ops_file import (
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
+
 def _run(native: Run, folder: Path, operations: list[Operation], *args: object, **environment: str) -> str:
     write_operations(folder / "ops", operations)
     done = native("lutmm_ops", folder / "ops", folder / "results", *args, **environment)

@@ -267,7 +267,8 @@ int main(int argc, char **argv) {
                   type->name);
     }
     if (commands > threads) {
-        micro_die(MICRO_EXIT_BAD_INPUT, "--commands %" PRIu64 ": expected at most --threads %" PRIu64, commands, threads);
+        micro_die(MICRO_EXIT_BAD_INPUT, "--commands %" PRIu64 ": expected at most --threads %" PRIu64, commands,
+                  threads);
     }
     Problem p{};
     p.type = type;

@@ -41,7 +41,8 @@ struct SramPimCounters {
     std::uint64_t cpu_converts = 0;
 
     template <class Self, class F> static void visit(Self &self, F &&f) {
-        f("commands", self.commands, "commands", "tile commands (lutmm) accepted");
+        f("commands", self.commands, "commands",
+          "tile commands, one a tile: a lutmm is as many as its product has tiles");
         f("rejected_commands", self.rejected_commands, "commands",
           "requests refused: unsupported type or impossible shape");
         f("tiles", self.tiles, "tiles", "weight tiles computed");

@@ -129,8 +129,7 @@ struct SramPimParams {
           "row transfers between arrays of one slice that can go on at once; choice, a quarter of the arrays", 1, 4096);
         f("reduce_row_cycles", self.reduce_row_cycles, "cycles", "moving one row between two arrays of a slice; choice",
           1, 1024);
-        f("tile_k", self.tile_k, "weights",
-          "largest inner extent of a tile (one lutmm command); choice, 1024 is unconfirmed", 256, 65536);
+        f("tile_k", self.tile_k, "weights", "largest inner extent of a tile; choice, 1024 is unconfirmed", 256, 65536);
         f("tile_n", self.tile_n, "outputs", "largest output extent of a tile; choice, 1024 is unconfirmed", 8, 65536);
         f("tile_buffers", self.tile_buffers, "tiles", "weight tiles a slice can hold: 2 is double-buffering", 1, 16);
         f("command_cycles", self.command_cycles, "cycles", "decode and set-up of one tile command in the slice; choice",

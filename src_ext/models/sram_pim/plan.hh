@@ -17,7 +17,7 @@
 
 namespace gempim::sram_pim {
 
-/** One tile = one lutmm command. */
+/** One tile = one command of the device to a slice. */
 struct Tile {
     unsigned strip = 0;
     unsigned slice = 0;

@@ -84,7 +84,8 @@ std::optional<TileStart> TilePipeline::try_start(unsigned s, Ps now) {
     }
     const std::uint32_t tile = slice.tiles[slice.next_compute++];
     const Ps ready = std::max(now, compute_from_);
-    const Ps idle_from = device_.earliest(device_slice(s), slice.idle_since); // another product's tile is no wait for weights
+    const Ps idle_from =
+        device_.earliest(device_slice(s), slice.idle_since); // another product's tile is no wait for weights
     device_.count_load_stall(ready > idle_from ? ready - idle_from : 0);
     const Ps start = device_.earliest(device_slice(s), ready);
     const Ps done = device_.issue(device_slice(s), work_.cost(tile), start);

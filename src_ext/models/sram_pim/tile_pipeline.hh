@@ -58,8 +58,8 @@ class TilePipeline {
     /**
      * A pipeline that may load weights while the activations, and with them the costs, are still on their way.
      * Nothing computes until activations_ready().
-     * @param first_slice the device's slice that the plan's slice 0 stands for; the others follow, round the end. A host
-     *        that runs several products at once gives each other slices; cycles and counts do not depend on it
+     * @param first_slice the device's slice that the plan's slice 0 stands for; the others follow, round the end. A
+     * host that runs several products at once gives each other slices; cycles and counts do not depend on it
      */
     TilePipeline(SramPim &device, std::shared_ptr<const MatmulPlan> plan, unsigned first_slice = 0);
 
