@@ -26,7 +26,7 @@ SAIL_UNKNOWNS: Mapping[str, Sequence[Any]] = {
     "sram_pim.fp32_mul_cycles": (11, 87, 346),
     "sram_pim.reduce_links": (1, 8, 32),
     "sram_pim.llc_link_bytes_per_cycle": (32, 64, 128),
-    "pim_host.issue_cycles": (10, 40, 400),
+    "pim_host.issue_cycles": (10, 79, 400),
     "memory.channels": (2, 4, 8),
 }
 """Parameters of SAIL that no public source gives, with the values that are tried; the shipped default is among them."""

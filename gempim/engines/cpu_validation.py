@@ -22,8 +22,8 @@ from gempim.quantity import DataError, check_keys, load_toml, parse_quantity
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "validation"
 
 REASONS = (
-    "static analysis knows no cache, TLB or branch misses, and the clock is the highest: the model tends to be fast",
-    "the llama.cpp of the T-MAC tables was possibly built without the dot product. The same analysis of our sources "
+    "kernel cycles know no cache, TLB or branch misses, and the clock is the highest: the model tends to be fast",
+    "the llama.cpp of the T-MAC tables was possibly built without the dot product. Static analysis of our sources "
     "with -march=armv8-a gives 11.0 cycles per block of q4_0 and 93 of q2_K (with the dot product 7.0 and 64): for the "
     "products alone 0.97 and 0.92 tokens/s on one Orin core (measured 1.04 and 0.79), 1.06 and 1.00 on one Pi "
     "core (measured 0.85 and 0.66). This is a guess about that build, and leaves part of the Pi's difference open",

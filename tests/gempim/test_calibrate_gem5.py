@@ -23,7 +23,7 @@ from gempim.calibrate.fit import barrier_line, kernel_results, line, memory_numb
 from gempim.calibrate.gem5 import SYSTEM, Bench, configuration
 from gempim.calibrate.kernels import KERNELS, select
 from gempim.calibrate.regions import Region, Regions, core_counts, read_regions
-from gempim.calibrate.toolchain import ToolError
+from gempim.calibrate.toolchain import ToolError, find_mca
 from gempim.doctor import find_gem5
 from gempim.engines.calibration import FOLDER, load_calibration
 from gempim.systems import System, load_system
@@ -526,12 +526,20 @@ def test_every_kernel_runs(tmp_path: Path) -> None:
 def test_the_whole_file_from_a_known_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of gem5 a machine of 3 instructions a cycle: the file loads, and says so of every kernel."""
     assemblies = cross_tools()
-    located = [locate(kernel, assemblies.text(kernel.source)) for kernel in KERNELS]
+    try:
+        find_mca()
+    except ToolError as error:
+        pytest.skip(f"NOT CHECKED: {error}")
+    located = [
+        locate(kernel, assemblies.text(kernel.source)) for kernel in KERNELS if kernel.name not in gem5.NOT_IN_GEM5
+    ]
     truth = dict.fromkeys(("set_up", "norm_row", "head"), 40.0) | {"norm_element": 8 / 3 + 1, "angle": 50.0}
     machine, _ = operators_machine({**truth, "mask_block": 10 / 3, "rope_block": 11 / 3})
+    slow = "vec_dot_q5_0_q8_0"  # three times as slow as every other: far beyond what static analysis says
     for one in located:
         if guest.callable_directly(one.kernel):
-            machine.kernel(one, (len(one.body) / 3, len(one.body)), (7, 30))
+            cycles = len(one.body) / (1 if one.kernel.name == slow else 3)
+            machine.kernel(one, (cycles, len(one.body)), (7, 30))
     parts = {
         "kernels": machine.results(),
         "memory": timed(MEMORY),
@@ -561,9 +569,13 @@ def test_the_whole_file_from_a_known_machine(tmp_path: Path, monkeypatch: pytest
     assert made.kernels.keys() == shipped.kernels.keys()
     for one in located:
         kernel = made.kernel(one.kernel.name)
-        if guest.callable_directly(one.kernel):
+        if guest.callable_directly(one.kernel) and one.kernel.name != slow:
             assert kernel.cycles_per_block == pytest.approx(sum(kernel.per_block.values()) / 3, rel=1e-4)
             assert kernel.call_cycles == pytest.approx(7, abs=1e-4)
+    # What gem5 cannot execute, and what it takes far longer for, is the static analysis, and says so.
+    for name, words in (("vec_dot_f16", "static analysis"), (slow, "The faster figure stands")):
+        assert made.kernel(name).cycles_per_block == pytest.approx(shipped.kernel(name).cycles_per_block, rel=0.1)
+        assert words in out.read_text().split(f"[kernels.{name}]")[1].split("[kernels")[0]
     assert made.kernel("rope").cycles_per_block == pytest.approx(11 / 3, rel=1e-4)
 
 
