@@ -21,7 +21,7 @@ from components.boards import GempimBoard
 from components.caches import hierarchy
 from components.cores import FastForwardProcessor, GempimProcessor, make_cores
 from components.memories import GempimMemory
-from components.pim import load_plugin, sram_pim
+from components.pim import enable_debug_flags, load_plugin, sram_pim
 from spec import checkpoint
 from spec.errors import SpecError
 from spec.geometry import clock, dram_channels, llc_slices, private_caches
@@ -94,8 +94,9 @@ class Simulation:
             )
         memory = GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
         device, decoder = sram_pim(sections["sram_pim"], options.plugin) if self._pim else (None, None)
-        if not self._pim and options.plugin:
+        if not self._pim and (options.plugin or options.pim_debug):
             load_plugin(options.plugin)
+        enable_debug_flags(options.pim_debug)
         # Before the cores: an object belongs to the first one that it is given to, and the device is no core's.
         caches = hierarchy(
             options.caches,
@@ -132,7 +133,8 @@ class Simulation:
 
     def run(self) -> int:
         """Simulate to the end. :return: the exit status :raises SpecError: the guest's region marks do not pair up"""
-        _watch_syscalls()
+        if not self._options.pim_debug:
+            _watch_syscalls()
         try:
             self._simulator.run()
             return self._ended()

@@ -1,6 +1,6 @@
 """The PIM devices of a system."""
 
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 from m5.objects import SrcClockDomain, VoltageDomain
 
@@ -18,6 +18,16 @@ def load_plugin(path: Optional[str]) -> None:
         gempim_plugin.load(path)
     except gempim_plugin.PluginError as e:
         raise SpecError(str(e)) from None
+
+
+def enable_debug_flags(names: List[str]) -> None:
+    """Switch on debug flags, of the loaded plug-in or of gem5. :raises SpecError: no such flag"""
+    import gempim_plugin
+
+    try:
+        gempim_plugin.enable_debug_flags(names)
+    except gempim_plugin.PluginError as e:
+        raise SpecError(f"--pim-debug: {e}") from None
 
 
 def sram_pim(values: Mapping[str, Any], plugin: Optional[str]) -> Tuple[Any, type]:

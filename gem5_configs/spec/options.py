@@ -77,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
     plug.add_argument(
         "--no-plugin", action="store_true", help="leave the PIM out: its lutmm is then an illegal instruction"
     )
+    plug.add_argument(
+        "--pim-debug",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="FLAG,FLAG",
+        help="debug flags of the plug-in: SramPim, PimDecoder (gem5's --debug-flags does not know them yet)",
+    )
     guest = p.add_argument_group("guest program")
     guest.add_argument("--binary", metavar="GUEST", help="the program")
     guest.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="guest environment; repeatable")
@@ -124,6 +131,8 @@ def check(options: argparse.Namespace) -> None:
             raise SpecError(f"--env {item}: expected NAME=VALUE")
     if options.plugin and options.no_plugin:
         raise SpecError("--plugin and --no-plugin contradict each other")
+    if options.pim_debug and options.no_plugin:
+        raise SpecError("--pim-debug and --no-plugin contradict each other")
     where = [o for o in ("checkpoint_at_roi", "checkpoint_at_tick") if getattr(options, o) is not None]
     if len(where) > 1:
         raise SpecError("--checkpoint-at-roi and --checkpoint-at-tick: give one of them")
@@ -175,9 +184,3 @@ def check_against(options: argparse.Namespace, sections: Dict[str, Dict[str, Any
 def guest_command(options: argparse.Namespace) -> str:
     """The guest and its arguments, for messages and checkpoints."""
     return " ".join([os.path.basename(options.binary), *options.args])
-
-
-def plugin_path(options: argparse.Namespace) -> Optional[str]:
-    """What to load: the option, or None for the loader's own default."""
-    path: Optional[str] = options.plugin
-    return path

@@ -241,7 +241,8 @@ def _entry(located: Located, result: Result, mca: Mca) -> tuple[Measured, str]:
         return Measured(count(located), result.cost), _note(result)
     note = (
         f"{_note(result)}; gem5 takes {result.cost.cycles_per_block:.4g} cycles a block: a load of what two stores have"
-        " just written waits for both in its load queue. The faster figure stands, so that the baseline is not understated"
+        " just written waits for both in its load queue. The faster figure stands, so that the baseline is not"
+        " understated"
     )
     return Measured(count(located), static), note.removeprefix("; ")
 

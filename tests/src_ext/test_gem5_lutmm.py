@@ -66,6 +66,18 @@ def test_an_unmapped_address_gets_the_fault_of_a_load(device: Gem5, tmp_path: Pa
     assert "Page table fault when accessing virtual address" in fault
 
 
+def test_debug_flags_tell_of_commands_and_decoding(device: Gem5, tmp_path: Path) -> None:
+    op, _ = random_operation("q4_0", 1, 16, 1, np.random.default_rng(0))
+    write_operations(tmp_path / "ops", [op])
+    arguments = (tmp_path / "ops", tmp_path / "results")
+    run = device.run(tmp_path, "lutmm_ops", *arguments, caches="none", options=("--pim-debug", "SramPim,PimDecoder"))
+    assert re.search(r"sram_pim: command 1: q4_0 m 1 n 16 k 32", run.log)
+    assert re.search(r"decoder: 0x2000000 decoded as lutmm\.issue", run.log)
+    run = device.run(tmp_path, "lutmm_ops", *arguments, options=("--pim-debug", "SramPin"), check=False)
+    assert run.status == 2
+    assert "--pim-debug: debug flag SramPin: neither gem5 nor the plug-in has it" in run.log
+
+
 @pytest.mark.parametrize("cpu", ["atomic", "timing", "minor", "o3"])
 def test_waiting_is_sleeping(device: Gem5, tmp_path: Path, cpu: str) -> None:
     """A product of many microseconds costs its core the instructions of a short one: it does not spin."""
