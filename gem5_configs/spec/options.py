@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from typing import Any, Dict, NoReturn, Optional, Sequence
+from typing import Any, Dict, NoReturn, Sequence
 
 from spec.errors import SpecError
 

@@ -52,19 +52,6 @@ const pim::SramPimParams &checked(const pim::SramPimParams &params, const std::s
     return params;
 }
 
-const statistics::units::Base *unit_of(const std::string &unit) {
-    if (unit == "cycles") {
-        return statistics::units::Cycle::get();
-    }
-    if (unit == "bytes") {
-        return statistics::units::Byte::get();
-    }
-    if (unit == "ps") {
-        return statistics::units::Tick::get();
-    }
-    return statistics::units::Count::get();
-}
-
 } // namespace
 
 /** One accepted command. */
@@ -92,174 +79,7 @@ struct SramPim::Running {
     const pim::MatmulPlan &plan() const { return *command.plan; }
 };
 
-// Statistics
-// -----------------------------------------------------------------------------------------------------------
-
-SramPim::Stats::Stats(SramPim &owner)
-    : statistics::Group(&owner), owner(owner),
-      ADD_STAT(lutmmIssued, statistics::units::Count::get(), "lutmm commands accepted"),
-      ADD_STAT(lutmmRefused, statistics::units::Count::get(), "lutmm commands refused for their descriptor"),
-      ADD_STAT(lutmmBusy, statistics::units::Count::get(),
-               "lutmm commands turned away because all tickets were in use"),
-      ADD_STAT(lutmmFaults, statistics::units::Count::get(),
-               "lutmm commands that met an unmapped page (each is issued again once the page is there)"),
-      ADD_STAT(lutmmWaits, statistics::units::Count::get(), "lutmm waits executed"),
-      ADD_STAT(lutmmSleeps, statistics::units::Count::get(), "lutmm waits that suspended their core"),
-      ADD_STAT(lutmmQueries, statistics::units::Count::get(), "lutmm queries executed"),
-      ADD_STAT(commandsDone, statistics::units::Count::get(), "lutmm commands completed"),
-      ADD_STAT(memoryErrors, statistics::units::Count::get(), "commands that ended with an error of the memory system"),
-      ADD_STAT(commandTicks, statistics::units::Tick::get(), "time from issue to completion, summed over commands"),
-      ADD_STAT(activationTicks, statistics::units::Tick::get(),
-               "of that, from the start of the command to the arrival of its activations"),
-      ADD_STAT(computeTicks, statistics::units::Tick::get(),
-               "of that, from the arrival of the activations until the last result was ready"),
-      ADD_STAT(resultTicks, statistics::units::Tick::get(),
-               "of that, from the last result being ready until results and status word were written"),
-      ADD_STAT(activeTicks, statistics::units::Tick::get(), "time with at least one command outstanding"),
-      ADD_STAT(weightLines, statistics::units::Count::get(), "cache lines read by the weight ports"),
-      ADD_STAT(dataLines, statistics::units::Count::get(), "cache lines read or written by the data port") {
-    pim::SramPimCounters::visit(
-        owner.model_.counters(), [this](const char *name, const uint64_t &, const char *unit, const char *description) {
-            model.push_back(std::make_unique<statistics::Scalar>(this, name, unit_of(unit), description));
-            model.back()->precision(0);
-        });
-}
-
-void SramPim::Stats::preDumpStats() {
-    statistics::Group::preDumpStats();
-    size_t i = 0;
-    pim::SramPimCounters::visit(owner.model_.counters(),
-                                [&](const char *, const uint64_t &value, const char *, const char *) {
-                                    *model[i++] = static_cast<double>(value);
-                                });
-    if (!owner.commands_.empty()) {
-        activeTicks += curTick() - owner.active_since_;
-        owner.active_since_ = curTick();
-    }
-}
-
-void SramPim::Stats::resetStats() {
-    statistics::Group::resetStats();
-    owner.model_.reset_counters();
-    owner.active_since_ = curTick();
-}
-
-// Ports
-// ----------------------------------------------------------------------------------------------------------------
-
-/** What a packet must know when it comes back. */
-struct SramPim::LinePort::State : public Packet::SenderState {
-    State(const Piece &piece, Transfer &transfer) : piece(piece), transfer(transfer) {}
-    Piece piece;
-    Transfer &transfer;
-};
-
-SramPim::LinePort::LinePort(const std::string &name, SramPim &owner, unsigned limit, statistics::Scalar &lines)
-    : RequestPort(name), owner_(owner), limit_(limit), lines_(lines) {}
-
-void SramPim::LinePort::push(std::unique_ptr<Transfer> transfer) {
-    if (owner_.system_.isAtomicMode()) {
-        atomic(*transfer);
-        return;
-    }
-    queue_.push_back(std::move(transfer));
-    send();
-}
-
-void SramPim::LinePort::atomic(Transfer &transfer) {
-    // All lines at once: atomic mode has no contention, so the slowest line is the transfer's time.
-    Tick latency = 0;
-    while (const auto piece = transfer.next()) {
-        PacketPtr packet = make_packet(*piece, transfer);
-        latency = std::max(latency, sendAtomic(packet));
-        take_response(packet, transfer);
-    }
-    owner_.at(curTick() + latency, std::move(transfer.done));
-}
-
-PacketPtr SramPim::LinePort::make_packet(const Piece &piece, Transfer &transfer) {
-    auto request = std::make_shared<Request>(piece.address, piece.bytes, 0, owner_.requestor_);
-    auto *packet = new Packet(request, transfer.write ? MemCmd::WriteReq : MemCmd::ReadReq);
-    packet->allocate();
-    if (transfer.write) {
-        packet->setData(piece.data);
-    }
-    packet->pushSenderState(new State(piece, transfer));
-    ++lines_;
-    return packet;
-}
-
-void SramPim::LinePort::take_response(PacketPtr packet, Transfer &transfer) {
-    std::unique_ptr<State> state(dynamic_cast<State *>(packet->popSenderState()));
-    if (packet->isError()) {
-        *transfer.error = true;
-    } else if (!transfer.write) {
-        packet->writeData(state->piece.data);
-    }
-    delete packet;
-}
-
-void SramPim::LinePort::send() {
-    // Transfers send one after another, but their responses may still be out when the next begins.
-    for (size_t i = 0; i < queue_.size() && refused_ == nullptr;) {
-        Transfer &transfer = *queue_[i];
-        if (transfer.all_sent) {
-            ++i;
-            continue;
-        }
-        if (in_flight_ == limit_) {
-            return;
-        }
-        const auto piece = transfer.next();
-        if (!piece) {
-            transfer.all_sent = true;
-            continue;
-        }
-        ++in_flight_;
-        ++transfer.in_flight;
-        PacketPtr packet = make_packet(*piece, transfer);
-        if (!sendTimingReq(packet)) {
-            refused_ = packet;
-        }
-    }
-}
-
-void SramPim::LinePort::recvReqRetry() {
-    PacketPtr packet = refused_;
-    refused_ = nullptr;
-    if (!sendTimingReq(packet)) {
-        refused_ = packet;
-        return;
-    }
-    send();
-}
-
-bool SramPim::LinePort::recvTimingResp(PacketPtr packet) {
-    Transfer &transfer = static_cast<State *>(packet->senderState)->transfer;
-    take_response(packet, transfer);
-    --in_flight_;
-    --transfer.in_flight;
-    send();
-    // A transfer's end may start another one, which changes the queue: taken out first, told last.
-    std::vector<std::unique_ptr<Transfer>> ended;
-    for (auto it = queue_.begin(); it != queue_.end();) {
-        if ((*it)->all_sent && (*it)->in_flight == 0) {
-            ended.push_back(std::move(*it));
-            it = queue_.erase(it);
-        } else if (!(*it)->all_sent) {
-            break; // nothing behind it has sent anything
-        } else {
-            ++it;
-        }
-    }
-    for (auto &done : ended) {
-        done->done();
-    }
-    return true;
-}
-
-// Construction
-// ---------------------------------------------------------------------------------------------------------
+// Construction ----------------------------------------------------------------------------------------
 
 SramPim::SramPim(const SramPimParams &params)
     : ClockedObject(params), system_(*params.system), model_(checked(model_params(params), name())),
@@ -301,8 +121,7 @@ Port &SramPim::getPort(const std::string &port, PortID index) {
     return ClockedObject::getPort(port, index);
 }
 
-// The instruction
-// ------------------------------------------------------------------------------------------------------
+// The instruction -------------------------------------------------------------------------------------
 
 Fault SramPim::issue(ThreadContext *tc, Addr address, const gempim_lutmm_desc &desc, RegVal &answer) {
     const auto refuse = [&](int32_t status) { answer = static_cast<RegVal>(-int64_t{status}); };
@@ -372,8 +191,7 @@ RegVal SramPim::query(RegVal what) {
     return static_cast<RegVal>(pim::answer_query(model_, static_cast<int64_t>(what), tickets_));
 }
 
-// Memory
-// ---------------------------------------------------------------------------------------------------------------
+// Memory ----------------------------------------------------------------------------------------------
 
 Fault SramPim::translate(ThreadContext *tc, const pim::RowRange &range, bool write, std::vector<Addr> &pages) {
     const Addr first = range.address & ~(kPageBytes - 1);
@@ -423,8 +241,7 @@ std::function<std::optional<SramPim::Piece>()> SramPim::pieces(const pim::RowRan
     };
 }
 
-// Commands
-// -------------------------------------------------------------------------------------------------------------
+// Commands --------------------------------------------------------------------------------------------
 
 bool SramPim::has_room(const Running &command) const {
     const pim::SramPimParams &p = model_.params();
@@ -620,8 +437,7 @@ void SramPim::wake_contexts() {
     to_wake_.clear();
 }
 
-// Time
-// -----------------------------------------------------------------------------------------------------------------
+// Time ------------------------------------------------------------------------------------------------
 
 void SramPim::at(Tick when, std::function<void()> action) {
     agenda_.emplace(when, std::move(action));
@@ -645,8 +461,7 @@ void SramPim::run_agenda() {
     }
 }
 
-// Drain and checkpoint
-// -------------------------------------------------------------------------------------------------
+// Drain and checkpoint --------------------------------------------------------------------------------
 
 DrainState SramPim::drain() {
     if (wake_event_.scheduled()) {

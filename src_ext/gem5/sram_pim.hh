@@ -40,7 +40,7 @@ class SramPim : public ClockedObject {
     void init() override;
     Port &getPort(const std::string &name, PortID index) override;
 
-    // The instruction ------------------------------------------------------------------------------------------------
+    // The instruction ---------------------------------------------------------------------------------
 
     /**
      * Take a command.
@@ -132,7 +132,7 @@ class SramPim : public ClockedObject {
         statistics::Scalar dataLines;
     };
 
-    // Memory ---------------------------------------------------------------------------------------------------------
+    // Memory ------------------------------------------------------------------------------------------
 
     /** Physical pages of a range, or the fault of the first that has none. */
     Fault translate(ThreadContext *tc, const gempim::sram_pim::RowRange &range, bool write, std::vector<Addr> &pages);
@@ -145,7 +145,7 @@ class SramPim : public ClockedObject {
                                                  const std::vector<Addr> &pages, uint64_t first, uint64_t count,
                                                  uint64_t from, uint64_t bytes, uint8_t *packed, uint64_t packed_row);
 
-    // Commands -------------------------------------------------------------------------------------------------------
+    // Commands ----------------------------------------------------------------------------------------
 
     bool has_room(const Running &command) const;
     void stage(const Running &command, bool add);
@@ -162,7 +162,7 @@ class SramPim : public ClockedObject {
     void wake(uint64_t ticket);
     void wake_contexts();
 
-    // Time -----------------------------------------------------------------------------------------------------------
+    // Time --------------------------------------------------------------------------------------------
 
     /** Call `action` at `when`; at one tick in the order of the calls. */
     void at(Tick when, std::function<void()> action);
