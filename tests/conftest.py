@@ -29,8 +29,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One loud line when gem5 tests were left out: without them nothing here has been checked inside gem5."""
     skipped = sum("gem5" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
     if skipped:
+        why = "put a gem5.opt on the PATH" if find_gem5() is None else "each says above what it lacks"
         terminalreporter.write_line(
-            f"NOT CHECKED INSIDE gem5: {skipped} test{'s' if skipped > 1 else ''} skipped; put a gem5.opt on the PATH",
+            f"NOT CHECKED INSIDE gem5: {skipped} test{'s' if skipped > 1 else ''} skipped; {why}",
             red=True,
             bold=True,
         )

@@ -96,14 +96,24 @@ def ggml_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
     root = cache_dir() / "src" / f"{stem}-{pin.sha256[:12]}"
     ggml = root / stem / "vendor" / "llama.cpp" / "ggml"
     if not (root / ".complete").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
         prefix = f"{stem}/vendor/llama.cpp/ggml/"
-        with tarfile.open(archive) as tar:
-            tar.extractall(root, [m for m in tar.getmembers() if m.name.startswith(prefix)], filter="data")
-        if not (ggml / "src").is_dir():
-            raise ToolError(f"{archive}: no folder {prefix}src in it")
-        (root / ".complete").touch()
+        # Aside, and renamed when whole: another process may unpack at the same time.
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=".unpacking-") as scratch:
+            fresh = Path(scratch) / "sources"
+            fresh.mkdir()
+            with tarfile.open(archive) as tar:
+                tar.extractall(fresh, [m for m in tar.getmembers() if m.name.startswith(prefix)], filter="data")
+            if not (fresh / prefix / "src").is_dir():
+                raise ToolError(f"{archive}: no folder {prefix}src in it")
+            (fresh / ".complete").touch()
+            if root.exists() and not (root / ".complete").exists():
+                shutil.rmtree(root, ignore_errors=True)
+            try:
+                fresh.rename(root)
+            except OSError:
+                if not (root / ".complete").exists():
+                    raise
     return ggml
 
 

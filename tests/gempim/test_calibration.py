@@ -202,15 +202,14 @@ def test_a_changed_download_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def _why_not() -> str:
     """What is missing to make entries again; empty when nothing is."""
+    if shutil.which(dynamic.EMULATOR) is None:
+        return f"{dynamic.EMULATOR} is not installed"
     try:
         toolchain.find_compiler()
         toolchain.find_mca()
+        toolchain.ggml_sources()
     except ToolError as error:
         return str(error)
-    if shutil.which(dynamic.EMULATOR) is None:
-        return f"{dynamic.EMULATOR} is not installed"
-    if not (toolchain.cache_dir() / "sdist" / toolchain.LLAMA_CPP_PYTHON.file).exists():
-        return "the llama.cpp sources are not in the cache (python -m gempim.calibrate mca --out FILE puts them there)"
     return ""
 
 
