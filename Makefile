@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint bench validation clean
 
 # What a rebuilt wheel depends on.
-SOURCES := pyproject.toml CMakeLists.txt $(shell find gempim analysis src_ext -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := pyproject.toml CMakeLists.txt $(shell find gempim analysis gem5_configs src_ext workloads -type f -not -name '*.pyc' 2>/dev/null)
 
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

@@ -168,6 +168,8 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
             "params": [si(params) for params in frame["params"]],
             "quant": frame["quant"],
             "system": frame["system"],
+            # Only where it tells rows apart: most tables are of one engine.
+            **({"engine": frame["engine"]} if "engine" in frame and frame["engine"].nunique() > 1 else {}),
             "threads": frame["threads"].astype(str),
             "batch": frame["batch"].astype(str),
             **{key.rpartition(".")[2]: ["–" if v is None else str(v) for v in frame[key]] for key in extra},

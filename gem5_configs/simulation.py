@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import m5
 from gem5.isas import ISA
@@ -65,6 +65,7 @@ class Simulation:
             dump=m5.stats.dump,
             now=m5.curTick,
             first_index=self._restored["next_index"] if self._restored else 0,
+            measured_from=options.detailed_from_roi or 0,
         )
         self._board = self._make_board(resolved)
         self._simulator = Simulator(
@@ -81,7 +82,11 @@ class Simulation:
             },
             **({"max_ticks": options.max_ticks} if options.max_ticks else {}),
         )
+        self._pending = set(options.checkpoint_at_roi or ())
+        """Regions whose checkpoint is still to be written."""
         self._saved = False
+        self._stopped = False
+        """Whether the run ended where its last checkpoint was written."""
         self._fast = bool(options.fast_forward)
 
     def _make_board(self, resolved: Dict[str, Any]) -> GempimBoard:
@@ -153,26 +158,30 @@ class Simulation:
             if at <= self._start:
                 raise SpecError(f"--checkpoint-at-tick {at}: the run begins at tick {self._start}")
             m5.scheduleTickExitAbsolute(at)
+        over = [i for i in self._options.checkpoint_at_roi or () if i < self._roi.next_index]
+        if over:
+            raise SpecError(f"--checkpoint-at-roi {over[0]}: that region has begun already in --restore")
         if self._restored and self._restored["open_region"]:
             # Before the first simulated tick: gem5 resets the statistics itself when it starts.
             region = self._restored["open_region"]
             self._roi.reopen(region["index"], region["work_id"])
 
     def _work_begin(self) -> bool:
-        if self._fast:
+        first = self._options.detailed_from_roi or 0
+        if self._fast and self._roi.next_index >= first:
             if _syscalls(b"clone"):
+                before = f"region {first}" if first else "its first region"
                 raise SpecError(
-                    "--fast-forward: the guest made threads before its first region, and gem5 cannot change the CPU"
-                    " model then; write a checkpoint with --cpu atomic_noncaching --checkpoint DIR"
-                    " --checkpoint-at-roi 0 and --restore it, with --stop-after-roi if the guest joins its threads"
+                    f"--fast-forward: the guest made threads before {before}, and gem5 cannot change the CPU model"
+                    " then; write a checkpoint with --cpu atomic_noncaching --checkpoint DIR"
+                    f" --checkpoint-at-roi {first} and --restore it, with --stop-after-roi if the guest joins its"
+                    " threads"
                 )
             self._board.get_processor().switch()
             self._fast = False
         self._left()
         index = self._roi.begin(self._code())
-        if self._options.checkpoint_at_roi == index:
-            return self._checkpoint()
-        return False
+        return self._checkpoint(index) if index in self._pending else False
 
     def _work_end(self) -> bool:
         self._left()
@@ -191,14 +200,17 @@ class Simulation:
         self._left()
         return self._checkpoint()
 
-    def _checkpoint(self) -> bool:
-        """Write the checkpoint. :return: whether the run stops here"""
-        folder = self._options.checkpoint
+    def _checkpoint(self, index: Optional[int] = None) -> bool:
+        """Write the checkpoint of region `index`, or the one at another place. :return: whether the run stops here"""
+        folder = checkpoint.place(self._options.checkpoint, self._options.checkpoint_at_roi, index)
         m5.checkpoint(folder)
         region = self._roi.open_region
         checkpoint.save(folder, self._same, self._roi.next_index, region, self._guest_output())
+        print(f"run.py: checkpoint written: {folder}", flush=True)
         self._saved = True
-        if not self._options.checkpoint_continue:
+        self._pending.discard(index)
+        if not self._pending and not self._options.checkpoint_continue:
+            self._stopped = True
             return True
         # The state that a restored run begins in: gem5 does not save the contents of caches.
         m5.memInvalidate(Root.getInstance())
@@ -226,8 +238,7 @@ class Simulation:
             raise Failure(f"{guest_command(self._options)}: {what} before the guest exited", MAX_TICKS_REACHED)
         if event == ExitEvent.USER_INTERRUPT:
             raise Failure("interrupted", 130)
-        if self._saved and event not in (ExitEvent.EXIT, ExitEvent.FAIL):
-            print(f"run.py: checkpoint written: {self._options.checkpoint}")
+        if self._stopped:
             return 0
         status = 0 if event == ExitEvent.WORKEND else self._code()
         if aborted:
@@ -236,16 +247,24 @@ class Simulation:
             raise Failure(f"{guest_command(self._options)}: the guest ended with m5_fail {status}", status or 1)
         if status:
             raise Failure(f"{guest_command(self._options)}: the guest's exit status is {status}", status)
-        if self._options.checkpoint and not self._saved:
-            raise Failure(
-                f"{guest_command(self._options)}: the guest exited, and the place of --checkpoint was never reached", 2
-            )
+        self._check_reached("stopped" if event == ExitEvent.WORKEND else "exited")
         self._roi.finish()
         before = self._restored["guest_output"] if self._restored else ""
         text = jsonl(self._roi.rows, labels(before + self._guest_output()))
         with open(os.path.join(m5.options.outdir, ROI_FILE), "w", encoding="utf-8") as f:
             f.write(text)
         return 0
+
+    def _check_reached(self, how: str) -> None:
+        """:raises Failure: the guest ended before a place that the options name"""
+        missed = ", ".join(f"region {i}" for i in sorted(self._pending))
+        if self._options.checkpoint and (self._pending or not self._saved):
+            place = f"the place of --checkpoint was never reached{f' ({missed})' if missed else ''}"
+            raise Failure(f"{guest_command(self._options)}: the guest {how}, and {place}", 2)
+        first = self._options.detailed_from_roi
+        if self._fast and first:
+            what = f"the guest {how} before region {first} of --detailed-from-roi began"
+            raise Failure(f"{guest_command(self._options)}: {what}: it has {self._roi.next_index} regions", 2)
 
     def _guest_output(self) -> str:
         try:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from tqdm import tqdm
 
+from gempim.cli_model import model_app
 from gempim.quantity import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ err = Console(stderr=True)
 
 _GEM5 = "Engine gem5-se"
 """Panel of the options of the engine gem5-se in `gempim run --help`."""
+_LLAMA = "Engine gem5-se with --gguf"
+"""Panel of the options of llama.cpp in gem5."""
 
 
 class Format(StrEnum):
@@ -52,7 +55,15 @@ Tokens = Annotated[int, typer.Option("--tokens", "-n", help="Tokens to decode; 0
 Threads = Annotated[int, typer.Option("--threads", "-t", help="Threads on the host CPU.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A system parameter: system.sram_pim.nbw=4. Repeatable.")]
 Engine = Annotated[str, typer.Option("--engine", help="Engine: embedded.")]
-RunEngine = Annotated[str, typer.Option("--engine", help="Engine: embedded, or gem5-se, which runs --binary in gem5.")]
+RunEngine = Annotated[
+    str, typer.Option("--engine", help="Engine: embedded, or gem5-se: llama.cpp on --gguf, or --binary, in gem5.")
+]
+RunPrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", "-p", help="Tokens to prefill; 0 skips. Default: the context. With gem5-se: the text to go on with."
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run directories.")]
 Out = Annotated[Format, typer.Option("-o", "--output", help="Format on stdout.")]
 Prices = Annotated[
@@ -152,11 +163,19 @@ _IN_FILE = ("system", "model", "quant", "gguf", "batch", "prompt", "context", "t
 
 _MODEL_ONLY = ("file", "model", "quant", "gguf", "batch", "prompt", "context", "tokens", "threads", "price", "energy",
                "utilisation", "report")  # fmt: skip
-"""Parameters of `run` that the engine gem5-se, which runs a program and not a model, does not have."""
+"""Parameters of `run` that the engine gem5-se does not have when it runs --binary, a program and not a model."""
 
-_GUEST_ONLY = ("binary", "args", "cpu", "cores", "caches", "mem_size", "gem5", "plugin", "fast_forward", "max_ticks",
-               "stop_after_roi", "restore", "allow_idle_pim")  # fmt: skip
+_BINARY_ONLY = ("binary", "args", "cores", "fast_forward", "max_ticks", "stop_after_roi", "restore", "allow_idle_pim")
+"""Parameters of `run` that go with --binary only."""
+
+_LLAMA_ONLY = ("sample", "sample_passes", "warmup_regions", "flash_attn", "ignore_eos")
+"""Parameters of `run` that go with the engine gem5-se and --gguf only."""
+
+_GUEST_ONLY = (*_BINARY_ONLY, "cpu", "caches", "mem_size", "gem5", "plugin", *_LLAMA_ONLY)
 """Parameters of `run` that only the engine gem5-se has."""
+
+_NOT_LLAMA = ("file", "model", "quant", "batch", *_BINARY_ONLY)
+"""Parameters of `run` that llama.cpp in gem5 does not have."""
 
 
 def _given(ctx: typer.Context, names: tuple[str, ...]) -> list[str]:
@@ -178,7 +197,7 @@ def run(
     quant: Quant = None,
     gguf: Gguf = None,
     batch: Batch = 1,
-    prompt: Prompt = None,
+    prompt: RunPrompt = None,
     context: Context = None,
     tokens: Tokens = 16,
     threads: Threads = 16,
@@ -226,21 +245,72 @@ def run(
         bool,
         typer.Option("--allow-idle-pim", help="Accept a guest that leaves the PIM idle.", rich_help_panel=_GEM5),
     ] = False,
+    sample: Annotated[
+        str,
+        typer.Option(
+            "--sample",
+            help="What is simulated in detail: a few layers, all (layers), none (left out).",
+            rich_help_panel=_LLAMA,
+        ),
+    ] = "layers",
+    sample_passes: Annotated[
+        str,
+        typer.Option(
+            "--sample-passes",
+            help="Of these passes: prefill, first, middle, last or numbers, comma separated.",
+            rich_help_panel=_LLAMA,
+        ),
+    ] = "last",
+    warmup_regions: Annotated[
+        int, typer.Option("--warmup-regions", help="Layers run before a measured one.", rich_help_panel=_LLAMA)
+    ] = 1,
+    flash_attn: Annotated[
+        str, typer.Option("--flash-attn", help="auto, on or off, as in llama.cpp.", rich_help_panel=_LLAMA)
+    ] = "auto",
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on after the end of the text.", rich_help_panel=_LLAMA)
+    ] = False,
 ) -> None:
-    """Simulate one experiment and print its rates; or run a guest program in gem5 and print its regions.
+    """Simulate one experiment and print its rates; or run llama.cpp or another program in gem5.
 
     Example: `gempim run --system sail --model llama-2-7b --quant q4_0 --batch 1 --context 512 --tokens 16 --threads 16`
+
+    Example: `gempim run --engine gem5-se --system sail --gguf FILE.gguf --prompt "Once upon" --tokens 8 --threads 4`
 
     Example: `gempim run --engine gem5-se --system sail --binary gemv.aarch64 --args "-t q4_0" --cpu o3 --cores 4`
     """
     from gempim.experiment import load_experiment, resolve
     from gempim.output import print_runs
 
+    if engine == "gem5-se" and gguf is not None and binary is None:
+        from gempim.cli_llama import generate
+        from gempim.engines.llama import LlamaRequest
+
+        if given := _given(ctx, _NOT_LLAMA):
+            raise DataError(f"--engine gem5-se --gguf: {given[0]} does not go with it")
+        if prompt is None:
+            raise DataError('--engine gem5-se --gguf: --prompt "TEXT" is missing: the text that the model goes on with')
+        request = LlamaRequest(
+            gguf=gguf, prompt=prompt, tokens=tokens, threads=threads if _given(ctx, ("threads",)) else 1, cpu=cpu,
+            sample=sample, sample_passes=sample_passes, warmup=warmup_regions, context=context or 0,
+            flash_attn=flash_attn, ignore_eos=ignore_eos, caches=caches,
+            mem_size=mem_size if _given(ctx, ("mem_size",)) else "",
+        )  # fmt: skip
+        generate(
+            request, _system(system, sets), runs, output, gem5=gem5, plugin=plugin, prices=_prices(price),
+            energy=energy, utilisation=utilisation, report=report,
+        )  # fmt: skip
+        return
     if engine == "gem5-se":
+        if given := _given(ctx, _LLAMA_ONLY):
+            raise DataError(f"--engine gem5-se: {given[0]} goes with --gguf")
         if given := _given(ctx, _MODEL_ONLY):
             raise DataError(f"--engine gem5-se runs a program, not a model: {given[0]} does not go with it")
         if binary is None:
-            raise DataError("--engine gem5-se: --binary GUEST is missing: a statically linked AArch64 Linux program")
+            raise DataError(
+                "--engine gem5-se: --binary GUEST is missing: a statically linked AArch64 Linux program; or --gguf FILE"
+                ' and --prompt "TEXT", for llama.cpp'
+            )
         from gempim.engines.gem5_se import Gem5Options, region_rows, run_gem5_se, split_args
         from gempim.output import print_rows
 
@@ -262,10 +332,24 @@ def run(
             raise DataError(f"{file}: {given[0]} and an experiment file exclude each other: the file says it")
         experiment = load_experiment(file)
     else:
-        doc = _document(system, model, quant, gguf, batch, prompt, context, tokens, threads, sets, engine)
+        doc = _document(
+            system, model, quant, gguf, batch, _prompt_tokens(prompt), context, tokens, threads, sets, engine
+        )
         experiment = resolve(doc, origin="command line")
     path = _simulate(experiment, runs)
     print_runs([path], output, prices=_prices(price), energy=energy, utilisation=utilisation, report=report)
+
+
+def _prompt_tokens(text: str | None) -> int | None:
+    """The number of tokens to prefill, for engines that need no text."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(
+            f"--prompt {text!r}: expected a number of tokens; a text goes with --engine gem5-se --gguf FILE"
+        ) from None
 
 
 def _system(name: str, sets: list[str] | None) -> System:
@@ -515,6 +599,7 @@ def calibrate(
 
 plugin_app = typer.Typer(no_args_is_help=True, help="The run-time plug-in for a gem5 of your own.")
 app.add_typer(plugin_app, name="plugin")
+app.add_typer(model_app, name="model")
 
 
 @plugin_app.callback()
@@ -563,6 +648,49 @@ def micro_build(
     from gempim.workloads.build import build_micro
 
     print(build_micro(native))
+
+
+guest_app = typer.Typer(no_args_is_help=True, help="llama.cpp as the guest of workloads/llama.")
+app.add_typer(guest_app, name="guest")
+
+
+@guest_app.callback()
+def _guest() -> None:
+    """llama.cpp as the guest of workloads/llama."""
+
+
+@guest_app.command("build")
+def guest_build(
+    isa: Annotated[str, typer.Option("--isa", help="Instruction set of the simulated machine: aarch64.")] = "aarch64",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Compilations at a time. Default: all cores.")
+    ] = None,
+) -> None:
+    """Cross-compile llama.cpp with the lutmm backend and a driver (once: it is cached) and print the program's path.
+
+    Example: `gempim guest build`
+    """
+    from gempim.workloads.guest import ISAS, PROGRAM, build_guest
+
+    if isa not in ISAS:
+        raise DataError(f"--isa {isa}: expected one of {', '.join(ISAS)}")
+    print(build_guest(jobs=jobs) / PROGRAM)
+
+
+@guest_app.command(
+    "native", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def guest_native(ctx: typer.Context) -> None:
+    """Build the same program for this machine, with the PIM in software, and run it with the arguments given here.
+
+    Example: `gempim guest native --model "$(gempim fetch)" --prompt "Once upon a time" --tokens 16 --device lutmm`
+    """
+    import os
+
+    from gempim.workloads.guest import PROGRAM, build_guest
+
+    program = build_guest(native=True) / PROGRAM
+    os.execv(program, [str(program), *ctx.args])
 
 
 @app.command()

@@ -125,5 +125,6 @@ def check() -> list[Check]:
         _model(),
         _gem5(),
         _tool("aarch64-linux-gnu-g++", "guest programs, calibration", "apt-get install g++-aarch64-linux-gnu"),
+        _tool("cmake", "the llama guest", "apt-get install cmake"),
         _tool("llvm-mca", "static calibration", "apt-get install llvm"),
     ]

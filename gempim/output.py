@@ -104,9 +104,17 @@ def _report(
 ) -> Path:
     from gempim.analysis.report import write_report
 
+    if baseline is not None:
+        match = (*match, *_engine_key(found, baseline))
     index = write_report(list(found), out, baseline=baseline, extra_keys=extra_keys, match=match)
     err.print(f"report: {index}", style="green", soft_wrap=True, highlight=False, markup=False)
     return index
+
+
+def _engine_key(found: Sequence[Result], baseline: str) -> tuple[str, ...]:
+    """The key `engine` where the baseline was run by several: then each run is held against its own engine's."""
+    engines = {str(r.run.experiment["engine"]) for r in found if r.run.system == baseline}
+    return ("engine",) if len(engines) > 1 else ()
 
 
 def make_report(

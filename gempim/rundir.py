@@ -33,11 +33,7 @@ def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
 
     :return: False when another process finished the same run first (its result is kept; ours is dropped)
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".partial-{path.name}-*"):
-        if not _alive(int(stale.name.rsplit("-", 2)[-2])):
-            shutil.rmtree(stale, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-{os.getpid()}-", dir=path.parent))
+    aside = aside_folder(path)
     try:
         fill(aside)
         for f in (p for p in aside.rglob("*") if p.is_file()):
@@ -55,6 +51,15 @@ def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return True
+
+
+def aside_folder(path: Path) -> Path:
+    """A new empty folder beside `path`, to be renamed to it; those that dead processes left for it are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".partial-{path.name}-*"):
+        if not _alive(int(stale.name.rsplit("-", 2)[-2])):
+            shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-{os.getpid()}-", dir=path.parent))
 
 
 def _alive(pid: int) -> bool:

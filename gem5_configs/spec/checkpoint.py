@@ -7,7 +7,7 @@ not fail.
 import hashlib
 import json
 import os
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Sequence
 
 from spec.errors import SpecError
 
@@ -32,6 +32,14 @@ def facts(resolved: Dict[str, Any], options: Any, pim: bool) -> Dict[str, Any]:
         "args": list(options.args),
         "env": list(options.env),
     }
+
+
+def place(folder: str, regions: Optional[Sequence[int]], region: Optional[int]) -> str:
+    """Where the checkpoint of `region` lies: `folder` itself, or beneath it when a run writes several.
+
+    :param regions: all regions that get one; None when its place is none of them
+    """
+    return folder if regions is None or len(regions) == 1 else os.path.join(folder, f"roi-{region}")
 
 
 def save(folder: str, same: Dict[str, Any], next_index: int, region: Any, guest_output: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from typing import Any, Dict, NoReturn, Sequence
+from typing import Any, Dict, List, NoReturn, Sequence
 
 from spec.errors import SpecError
 
@@ -56,6 +56,21 @@ def _count(least: int) -> Any:
     return parse
 
 
+def _indexes(text: str) -> List[int]:
+    """Region indexes such as 3 or 0,2,5, ascending."""
+    try:
+        values = [int(item) for item in text.split(",")]
+    except ValueError:
+        values = [-1]
+    if values[0] < 0:
+        raise argparse.ArgumentTypeError(f"expected a region index or several such as 0,2,5, got {text!r}")
+    for before, after in zip(values, values[1:]):
+        if after <= before:
+            what = "twice" if after == before else f"after {before}"
+            raise argparse.ArgumentTypeError(f"expected ascending region indexes, got {after} {what} in {text!r}")
+    return values
+
+
 def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     p = _Parser(
@@ -92,14 +107,27 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--fast-forward", action="store_true", help="use the fastest CPU, without caches, until the first region begins"
     )
+    run.add_argument(
+        "--detailed-from-roi",
+        type=_count(0),
+        metavar="N",
+        help="... until region N begins: the ones before it leave no statistics (default: 0)",
+    )
     run.add_argument("--max-ticks", type=_count(1), metavar="PS", help="end with an error after this simulated time")
     run.add_argument("--stop-after-roi", type=_count(0), metavar="N", help="end well when region N has ended (from 0)")
     run.add_argument("--checkpoint", metavar="DIR", help="write a checkpoint here and stop; where is said by one of:")
-    run.add_argument("--checkpoint-at-roi", type=_count(0), metavar="N", help="... region N begins (from 0)")
+    run.add_argument(
+        "--checkpoint-at-roi",
+        type=_indexes,
+        metavar="N,N",
+        help="... region N begins (from 0); with several, each in DIR/roi-N, and the last one stops the run",
+    )
     run.add_argument(
         "--checkpoint-at-tick", type=_count(1), metavar="PS", help="... this time has passed, also mid-region"
     )
-    run.add_argument("--checkpoint-continue", action="store_true", help="go on after the checkpoint, with empty caches")
+    run.add_argument(
+        "--checkpoint-continue", action="store_true", help="go on after the last checkpoint, with empty caches"
+    )
     run.add_argument("--restore", metavar="DIR", help="start from a checkpoint of this system, cores and program")
     return p
 
@@ -138,7 +166,12 @@ def check(options: argparse.Namespace) -> None:
         raise SpecError("--checkpoint-at-roi and --checkpoint-at-tick: give one of them")
     if (where or options.checkpoint_continue) and options.checkpoint is None:
         raise SpecError(f"--{(where or ['checkpoint_continue'])[0].replace('_', '-')}: needs --checkpoint DIR")
+    if options.detailed_from_roi is not None and not options.fast_forward:
+        raise SpecError("--detailed-from-roi: needs --fast-forward")
     if options.fast_forward:
+        stop, first = options.stop_after_roi, options.detailed_from_roi
+        if None not in (stop, first) and stop < first:
+            raise SpecError(f"--stop-after-roi {stop}: before --detailed-from-roi {first}, nothing would be measured")
         if options.cpu == "atomic_noncaching":
             raise SpecError("--fast-forward: --cpu atomic_noncaching is the fast CPU already")
         if options.checkpoint or options.restore:

@@ -29,11 +29,21 @@ class RoiLog:
     """Resets the statistics when a region begins, dumps them when it ends, and remembers what each dump was."""
 
     def __init__(
-        self, reset: Callable[[], None], dump: Callable[[], None], now: Callable[[], int], first_index: int = 0
+        self,
+        reset: Callable[[], None],
+        dump: Callable[[], None],
+        now: Callable[[], int],
+        first_index: int = 0,
+        measured_from: int = 0,
     ) -> None:
-        """`now` gives the tick; `first_index` is the index of the next region (above 0 after a restored checkpoint)."""
+        """
+        :param now: gives the tick
+        :param first_index: index of the next region (above 0 after a restored checkpoint)
+        :param measured_from: regions with a lower index are counted and paired, and leave no section
+        """
         self._reset, self._dump, self._now = reset, dump, now
         self.next_index = first_index
+        self._measured_from = measured_from
         self.start_tick = 0
         """Where this run began: above 0 after a restored checkpoint."""
         self.rows: List[Dict[str, Any]] = []
@@ -60,7 +70,7 @@ class RoiLog:
         """The region ends.
 
         :return: its index
-        :raises RoiError: none has begun, another one has, or no simulated time has passed
+        :raises RoiError: none has begun, another one has, or no simulated time has passed in a measured one
         """
         if self._open is None:
             raise RoiError(f"guest: m5_work_end (work id {work_id}) without m5_work_begin")
@@ -69,7 +79,8 @@ class RoiLog:
                 f"guest: region {self._open['index']} began with work id {self._open['work_id']}, ends with {work_id}"
             )
         index = int(self._open["index"])
-        self._finish(self._open)
+        if index >= self._measured_from:
+            self._finish(self._open)
         self._open = None
         return index
 

@@ -89,23 +89,29 @@ def fetch_sdist(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
     return target
 
 
-def ggml_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
-    """The folder of ggml inside the pinned sources, unpacked in the cache."""
+_LLAMA_CPP_PARTS = ("CMakeLists.txt", "LICENSE", "cmake/", "ggml/", "include/", "src/", "vendor/")
+SDIST_PARTS = ("llama_cpp/", *(f"vendor/llama.cpp/{part}" for part in _LLAMA_CPP_PARTS))
+"""What is unpacked of the sources: what llama.cpp's libraries are built from, and the Python binding."""
+
+
+def sdist_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
+    """The folder of the pinned sources, unpacked in the cache as far as SDIST_PARTS goes."""
     archive = fetch_sdist(pin)
     stem = pin.file.removesuffix(".tar.gz")
-    root = cache_dir() / "src" / f"{stem}-{pin.sha256[:12]}"
-    ggml = root / stem / "vendor" / "llama.cpp" / "ggml"
+    parts = hashlib.sha256("\n".join(SDIST_PARTS).encode()).hexdigest()
+    root = cache_dir() / "src" / f"{stem}-{pin.sha256[:12]}-{parts[:6]}"
     if not (root / ".complete").exists():
         root.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{stem}/vendor/llama.cpp/ggml/"
+        wanted = tuple(f"{stem}/{part}" for part in SDIST_PARTS)
         # Aside, and renamed when whole: another process may unpack at the same time.
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=".unpacking-") as scratch:
             fresh = Path(scratch) / "sources"
             fresh.mkdir()
             with tarfile.open(archive) as tar:
-                tar.extractall(fresh, [m for m in tar.getmembers() if m.name.startswith(prefix)], filter="data")
-            if not (fresh / prefix / "src").is_dir():
-                raise ToolError(f"{archive}: no folder {prefix}src in it")
+                tar.extractall(fresh, [m for m in tar.getmembers() if m.name.startswith(wanted)], filter="data")
+            for part in wanted:
+                if not (fresh / part).exists():
+                    raise ToolError(f"{archive}: no {part} in it")
             (fresh / ".complete").touch()
             if root.exists() and not (root / ".complete").exists():
                 shutil.rmtree(root, ignore_errors=True)
@@ -114,7 +120,17 @@ def ggml_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
             except OSError:
                 if not (root / ".complete").exists():
                     raise
-    return ggml
+    return root / stem
+
+
+def llama_cpp_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
+    """The folder of llama.cpp inside the pinned sources."""
+    return sdist_sources(pin) / "vendor" / "llama.cpp"
+
+
+def ggml_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
+    """The folder of ggml inside the pinned sources."""
+    return llama_cpp_sources(pin) / "ggml"
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class Gem5Options:
     max_ticks: int | None = None
     stop_after_roi: int | None = None
     restore: Path | None = None
+    checkpoint: Path | None = None
+    checkpoint_at_roi: tuple[int, ...] = ()
+    checkpoint_continue: bool = False
+    detailed_from_roi: int | None = None
 
     def command(self) -> list[str]:
         """The options as run.py reads them; the guest's arguments come last."""
@@ -79,6 +83,11 @@ class Gem5Options:
         out += [f"--max-ticks={self.max_ticks}"] if self.max_ticks is not None else []
         out += [f"--stop-after-roi={self.stop_after_roi}"] if self.stop_after_roi is not None else []
         out += [f"--restore={self.restore.resolve()}"] if self.restore is not None else []
+        out += [f"--checkpoint={self.checkpoint.resolve()}"] if self.checkpoint is not None else []
+        at = ",".join(str(n) for n in self.checkpoint_at_roi)
+        out += [f"--checkpoint-at-roi={at}"] if at else []
+        out += ["--checkpoint-continue"] if self.checkpoint_continue else []
+        out += [f"--detailed-from-roi={self.detailed_from_roi}"] if self.detailed_from_roi is not None else []
         return out + (["--args", *self.args] if self.args else [])
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +103,8 @@ class Gem5Options:
             "max_ticks": self.max_ticks,
             "stop_after_roi": self.stop_after_roi,
             "restore": None if self.restore is None else self.restore.name,
+            **({"checkpoint_at_roi": list(self.checkpoint_at_roi)} if self.checkpoint_at_roi else {}),
+            **({"detailed_from_roi": self.detailed_from_roi} if self.detailed_from_roi is not None else {}),
         }
 
 
@@ -173,11 +184,11 @@ def run_gem5_se(
     :raises DataError: something is missing; gem5 or the guest failed (with the last lines of the log); or the PIM of a
         PIM system did nothing
     """
-    _check(system, options)
+    check(system, options)
     binary = find_binary(gem5)
     binary_hash = file_sha256(binary)
     plug = find_plugin(plugin, system, binary_hash)
-    hashes = {"gem5": binary_hash, **_hashes(options, plug)}
+    hashes = {"gem5": binary_hash, **input_hashes(options, plug)}
     resolved = resolved_values(system)
     path = root / _run_name(system, options, resolved, hashes)
     if is_complete(path):
@@ -187,13 +198,12 @@ def run_gem5_se(
 
     def fill(folder: Path) -> None:
         write_json(folder / "system.json", resolved)
-        done = _gem5(folder, binary, plug, options)
-        _check_ended(done, folder, root / f".failed-{path.name}.log")
+        done = launch(folder, binary, plug, options, folder / "system.json")
+        check_ended(done, folder, root / f".failed-{path.name}.log")
         sections = parse_stats(folder / "stats.txt")
-        rois = _rois(folder, sections)
+        rois = roi_rows(folder, sections)
         _check_pim_worked(path.name, system, sections, allow_idle_pim)
-        for name in _SCRATCH:
-            _remove(folder / name)
+        remove_scratch(folder)
         write_json(folder / "result.json", {"schema": SCHEMA, "run": path.name, "engine": ENGINE, **_result(rois)})
         wall = time.perf_counter() - started
         write_json(folder / "manifest.json", _manifest(system, options, resolved, path, hashes, wall, command))
@@ -202,7 +212,8 @@ def run_gem5_se(
     return path
 
 
-def _check(system: System, options: Gem5Options) -> None:
+def check(system: System, options: Gem5Options) -> None:
+    """:raises DataError: options that do not fit the system, or name files that are not there"""
     if system.kind not in KINDS:
         raise DataError(
             f"--engine gem5-se: system {system.name} is of kind {system.kind}, which gem5 cannot build; kinds that it"
@@ -220,7 +231,7 @@ def _check(system: System, options: Gem5Options) -> None:
         raise DataError(f"--cores {options.cores}: expected 1 to {cores}, the cores of {system.name}")
 
 
-def _hashes(options: Gem5Options, plugin: Path | None) -> dict[str, str]:
+def input_hashes(options: Gem5Options, plugin: Path | None) -> dict[str, str]:
     """Hashes of every other file that decides the result, those that the guest's arguments name included."""
     scripts = hashlib.sha256()
     folder = config_folder()
@@ -229,17 +240,17 @@ def _hashes(options: Gem5Options, plugin: Path | None) -> dict[str, str]:
     out = {
         "gem5_configs": scripts.hexdigest(),
         "guest": file_sha256(options.binary),
-        "plugin": _tree_sha256(plugin) if plugin else "",
+        "plugin": tree_sha256(plugin) if plugin else "",
     }
     for arg in options.args:
         if Path(arg).is_file():
             out[f"arg {arg}"] = file_sha256(Path(arg))
     if options.restore is not None:
-        out["checkpoint"] = _tree_sha256(options.restore)
+        out["checkpoint"] = tree_sha256(options.restore)
     return out
 
 
-def _tree_sha256(path: Path) -> str:
+def tree_sha256(path: Path) -> str:
     """Hash of a file, or of all files in a folder."""
     if path.is_file():
         return file_sha256(path)
@@ -257,37 +268,60 @@ def _run_name(system: System, options: Gem5Options, resolved: Mapping[str, Any],
     return f"gem5-{system.name}-{guest}-{options.cpu}-c{options.cores}-{digest}"
 
 
-def _gem5(folder: Path, binary: Path, plugin: Path | None, options: Gem5Options) -> int:
-    """Run gem5 with `folder` as its output folder and LOG in it. :return: its exit status, negative for a signal"""
+def launch(
+    folder: Path,
+    binary: Path,
+    plugin: Path | None,
+    options: Gem5Options,
+    resolved: Path,
+    *,
+    cwd: Path | None = None,
+) -> int:
+    """Run gem5 with `folder` as its output folder and LOG in it.
+
+    :param resolved: the JSON file of the resolved system
+    :param cwd: where the guest's relative paths begin; default: the working directory
+    :return: its exit status, negative for a signal
+    """
     command = [
         str(binary),
-        f"--outdir={folder}",
+        f"--outdir={folder.resolve()}",
         "--json-config=",
         "--dot-config=",
         str(config_folder() / "run.py"),
-        f"--experiment={folder / 'system.json'}",
+        f"--experiment={resolved.resolve()}",
     ]
     command += [f"--plugin={plugin}"] if plugin else []
     with (folder / LOG).open("wb") as log:
         log.write(f"$ {shlex.join([*command, *options.command()])}\n".encode())
         log.flush()
         return subprocess.run(
-            [*command, *options.command()], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
-        ).returncode
+            [*command, *options.command()],
+            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False, cwd=cwd,
+        ).returncode  # fmt: skip
 
 
-def _check_ended(status: int, folder: Path, saved: Path) -> None:
-    """:raises DataError: gem5 or the guest failed; the whole log is kept at `saved`"""
+def check_ended(
+    status: int, folder: Path, saved: Path, needs: Sequence[str] = ("stats.txt", "roi.jsonl", "guest.out")
+) -> None:
+    """:raises DataError: gem5 or the guest failed, or left a file out; the whole log is kept at `saved`"""
     if status == 0:
-        missing = [name for name in ("stats.txt", "roi.jsonl", "guest.out") if not (folder / name).is_file()]
+        missing = [name for name in needs if not (folder / name).is_file()]
         if not missing:
             saved.unlink(missing_ok=True)
             return
         what = f"left no {', '.join(missing)}"
     else:
         what = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    saved.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / LOG, saved)
     raise DataError(f"gem5 {what}; the log is {saved}, its last lines:\n{_tail(folder / LOG)}")
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what gem5 leaves and nobody reads again."""
+    for name in _SCRATCH:
+        _remove(folder / name)
 
 
 def _tail(log: Path) -> str:
@@ -337,7 +371,7 @@ def _check_pim_worked(run: str, system: System, sections: Sequence[Section], all
         )
 
 
-def _rois(folder: Path, sections: Sequence[Section]) -> list[dict[str, Any]]:
+def roi_rows(folder: Path, sections: Sequence[Section]) -> list[dict[str, Any]]:
     """The lines of roi.jsonl with the numbers of their sections. :raises DataError: they do not fit each other"""
     rows = [json.loads(line) for line in (folder / "roi.jsonl").read_text().splitlines()]
     if len(rows) != len(sections):

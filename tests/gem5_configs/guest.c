@@ -2,7 +2,8 @@
  *
  * A guest of the gem5 tests: each of N threads sums its part of an array, region by region. By gem5's own operations as
  * instructions; no library. Modes (argv[2]): exit STATUS, abort, segv, open (a region that never ends), quiet (none), early
- * (threads before the first region).
+ * (threads before the first region), pool (threads made before the first of four regions, which spin between them; ends by
+ * m5_exit).
  */
 #include <pthread.h>
 #include <stdint.h>
@@ -21,7 +22,12 @@ static void work_end(uint64_t id) {
     register uint64_t x1 __asm__("x1") = 0;
     __asm__ volatile(".inst 0xff5b0110" : "+r"(x0), "+r"(x1) : : "memory");
 }
+static void end_simulation(void) {
+    register uint64_t x0 __asm__("x0") = 0;
+    __asm__ volatile(".inst 0xff210110" : "+r"(x0) : : "memory");
+}
 #else
+static void end_simulation(void) { exit(0); }
 static void work_begin(uint64_t id) { (void)id; }
 static void work_end(uint64_t id) { (void)id; }
 #endif
@@ -60,6 +66,48 @@ static uint64_t sum_all(void) {
     return sum;
 }
 
+static volatile int round_now;
+static int finished;
+
+/* Worker: its part in every round. */
+static void *pool_worker(void *arg) {
+    for (int round = 1;; ++round) {
+        while (round_now < round) {
+        }
+        part(arg);
+        __atomic_add_fetch(&finished, 1, __ATOMIC_SEQ_CST);
+    }
+    return NULL;
+}
+
+static void run_pool(uint64_t expected) {
+    for (int t = 1; t < threads; ++t) {
+        pthread_t id;
+        if (pthread_create(&id, NULL, pool_worker, (void *)(intptr_t)t) != 0) {
+            fprintf(stderr, "guest: no thread %d\n", t);
+            exit(3);
+        }
+    }
+    for (int round = 1; round <= 4; ++round) {
+        printf("roi %d round %d\n", round - 1, round);
+        fflush(stdout);
+        work_begin(0);
+        memset(sums, 0, sizeof sums);
+        __atomic_store_n(&round_now, round, __ATOMIC_SEQ_CST);
+        part((void *)0);
+        while (__atomic_load_n(&finished, __ATOMIC_SEQ_CST) < (threads - 1) * round) {
+        }
+        work_end(0);
+        uint64_t sum = 0;
+        for (int t = 0; t < threads; ++t) {
+            sum += sums[t];
+        }
+        printf("round %d %s\n", round, sum == expected ? "right" : "wrong");
+    }
+    fflush(stdout);
+    end_simulation();
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 2 ? argv[2] : "";
     threads = argc > 1 ? atoi(argv[1]) : 1;
@@ -75,6 +123,9 @@ int main(int argc, char **argv) {
     printf("hello from %d threads\n", threads);
     if (strcmp(mode, "early") == 0) {
         sum_all();
+    }
+    if (strcmp(mode, "pool") == 0) {
+        run_pool(expected);
     }
     const int quiet = strcmp(mode, "quiet") == 0;
     for (uint64_t region = 0; region < 2; ++region) {

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from spec import checkpoint
 from spec import options as command_line
 from spec import system as systems
 from spec.errors import SpecError
@@ -42,6 +43,16 @@ def test_everything_after_args_is_the_guests(elf: Path) -> None:
         (["--system=sail", "--env=HOME"], "--env HOME: expected NAME=VALUE"),
         (["--system=sail", "--plugin=x", "--no-plugin"], "--plugin and --no-plugin contradict"),
         (["--system=sail", "--checkpoint-at-roi=1"], "--checkpoint-at-roi: needs --checkpoint DIR"),
+        (["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=1,"], "several such as 0,2,5, got '1,'"),
+        (["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=-1"], "several such as 0,2,5, got '-1'"),
+        (["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=0,-1"], "ascending region indexes, got -1 after 0"),
+        (["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=1,3,2"], "ascending region indexes, got 2 after 3"),
+        (["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=1,1"], "region indexes, got 1 twice in '1,1'"),
+        (["--system=sail", "--detailed-from-roi=1"], "--detailed-from-roi: needs --fast-forward"),
+        (
+            ["--system=sail", "--fast-forward", "--detailed-from-roi=2", "--stop-after-roi=1"],
+            "--stop-after-roi 1: before --detailed-from-roi 2, nothing would be measured",
+        ),
         (["--system=sail", "--checkpoint-continue"], "--checkpoint-continue: needs --checkpoint DIR"),
         (
             ["--system=sail", "--checkpoint=d", "--checkpoint-at-roi=1", "--checkpoint-at-tick=5"],
@@ -60,6 +71,15 @@ def test_refusals(elf: Path, capsys: pytest.CaptureFixture[str], given: list[str
     text = capsys.readouterr().err
     assert message in text
     assert text.count("\n") == 1, "one line"
+
+
+def test_checkpoints_of_several_regions(elf: Path) -> None:
+    base = ["--system=sail", f"--binary={elf}", "--checkpoint=d"]
+    several = command_line.parse([*base, "--checkpoint-at-roi=0,2,11"]).checkpoint_at_roi
+    assert several == [0, 2, 11]
+    assert [checkpoint.place("d", several, n) for n in several] == ["d/roi-0", "d/roi-2", "d/roi-11"]
+    one = command_line.parse([*base, "--checkpoint-at-roi=2"]).checkpoint_at_roi
+    assert checkpoint.place("d", one, 2) == checkpoint.place("d", None, None) == "d"
 
 
 def test_guest_must_be_a_static_aarch64_program(tmp_path: Path) -> None:

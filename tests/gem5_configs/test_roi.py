@@ -18,12 +18,13 @@ class Clock:
     def __init__(self) -> None:
         self.tick, self.events = 0, []
 
-    def log(self, first_index: int = 0) -> RoiLog:
+    def log(self, first_index: int = 0, measured_from: int = 0) -> RoiLog:
         return RoiLog(
             reset=lambda: self.events.append(("reset", self.tick)),
             dump=lambda: self.events.append(("dump", self.tick)),
             now=lambda: self.tick,
             first_index=first_index,
+            measured_from=measured_from,
         )
 
 
@@ -53,6 +54,22 @@ def test_a_guest_without_regions_is_one() -> None:
     log.finish()
     assert clock.events == [("dump", 99)]
     assert json.loads(jsonl(log.rows, {}))["label"] == "whole run"
+
+
+def test_regions_before_the_measured_ones_count_and_leave_nothing() -> None:
+    clock = Clock()
+    log = clock.log(measured_from=2)
+    for index in range(4):
+        clock.tick = 10 * index + 10
+        assert log.begin(index) == index
+        with pytest.raises(RoiError, match="ends with 9"):
+            log.end(9)
+        clock.tick += 5 if index >= 2 else 0
+        log.end(index)
+    log.finish()
+    assert [event for event in clock.events if event[0] == "dump"] == [("dump", 35), ("dump", 45)]
+    rows = [json.loads(line) for line in jsonl(log.rows, {1: "load", 2: "decode"}).splitlines()]
+    assert [(r["section"], r["index"], r["label"]) for r in rows] == [(0, 2, "decode"), (1, 3, "roi 3")]
 
 
 def test_unnamed_regions_have_a_name() -> None:

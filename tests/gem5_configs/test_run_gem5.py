@@ -95,6 +95,31 @@ def test_fast_forward_refuses_threads_made_before_the_first_region(gem5: Path, g
     assert "--fast-forward: the guest made threads before its first region" in done.stderr
 
 
+def test_detailed_from_a_later_region(gem5: Path, guest: Path, tmp_path: Path) -> None:
+    """Region 0 leaves nothing; region 1 keeps its index, and is measured as it is when region 0 is measured too."""
+    run = ["--system=neoverse-n1", "--cpu=o3", "--fast-forward", f"--binary={guest}"]
+    done = run_script(gem5, tmp_path / "later", *run, "--detailed-from-roi=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SUM in done.stdout
+    assert [(r["section"], r["index"], r["label"]) for r in _rows(tmp_path / "later")] == [(0, 1, "sum pass 1")]
+    (section,) = _sections(tmp_path / "later")
+    assert section.get("simTicks") == _rows(tmp_path / "later")[0]["sim_ps"]
+    assert section.get("board.processor.cores.core.numCycles") > 1000
+    done = run_script(gem5, tmp_path / "all", *run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    both = _sections(tmp_path / "all")
+    assert instructions(section) == pytest.approx(instructions(both[1]), rel=0.01)
+    assert section.get("simTicks") > both[1].get("simTicks"), "its caches are cold: region 0 ran without them"
+    for more, status, message in (
+        (["--detailed-from-roi=2"], 2, "exited before region 2 of --detailed-from-roi began: it has 2 regions"),
+        (["--detailed-from-roi=1", "--cores=2", "--args", "2"], 2, "made threads before region 1, and gem5 cannot"),
+    ):
+        done = run_script(gem5, tmp_path / "bad", *run, *more)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "bad/roi.jsonl").exists()
+
+
 def test_stop_after_a_region(gem5: Path, guest: Path, tmp_path: Path) -> None:
     done = run_script(gem5, tmp_path, "--system=neoverse-n1", "--cpu=atomic", "--stop-after-roi=0", f"--binary={guest}")
     assert done.returncode == 0, done.stderr
@@ -201,6 +226,66 @@ def test_checkpoint_and_restore(gem5: Path, guest: Path, tmp_path: Path, cpu: st
     done = run_script(gem5, tmp_path / "c", "--system=neoverse-n1", f"--binary={guest}", f"--restore={saved}")
     assert done.returncode == 2
     assert "its cores is 2, this run's is 1; they must be the same" in done.stderr
+
+
+def test_checkpoints_of_several_regions(gem5: Path, guest: Path, tmp_path: Path) -> None:
+    """One run writes them all, with threads alive; each is restored into the detailed cores, where m5_exit ends it."""
+    base = ["--system=neoverse-n1", "--cores=3", "--mem-size=512MiB", f"--binary={guest}"]
+    fast = [*base, "--cpu=atomic_noncaching"]
+    saved = tmp_path / "cpt"
+    done = run_script(
+        gem5, tmp_path / "save", *fast, f"--checkpoint={saved}", "--checkpoint-at-roi=0,2", "--args", "3", "pool"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = [line for line in done.stdout.splitlines() if line.startswith("run.py: checkpoint written")]
+    assert written == [f"run.py: checkpoint written: {saved}/roi-{n}" for n in (0, 2)]
+    assert "roi 2 round 3" in done.stdout
+    assert "roi 3 round 4" not in done.stdout, "the last one stops the run"
+    assert sorted(p.name for p in saved.iterdir()) == ["roi-0", "roi-2"]
+    for first in (0, 2):
+        out = tmp_path / f"restored{first}"
+        done = run_script(
+            gem5, out, *base, "--cpu=o3", f"--restore={saved}/roi-{first}", "--args", "3", "pool", timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [(r["index"], r["label"]) for r in _rows(out)] == [(n, f"round {n + 1}") for n in range(first, 4)]
+        sections = _sections(out)
+        assert [s.get("simTicks") for s in sections] == [r["sim_ps"] for r in _rows(out)]
+        for section in sections:
+            for core in range(3):
+                assert section.get(f"board.processor.cores{core}.core.commitStats0.numInsts") > (1 << 14) / 3
+        assert done.stdout.count(" right\n") == 4 - first
+        assert "wrong" not in done.stdout
+    again = run_script(
+        gem5, tmp_path / "on", *fast, f"--restore={saved}/roi-2", f"--checkpoint={tmp_path}/more",
+        "--checkpoint-at-roi=2,3", "--args", "3", "pool",
+    )  # fmt: skip
+    assert again.returncode == 2
+    assert "--checkpoint-at-roi 2: that region has begun already in --restore" in again.stderr
+
+
+def test_checkpoints_that_are_never_reached_and_the_run_that_goes_on(gem5: Path, guest: Path, tmp_path: Path) -> None:
+    base = ["--system=neoverse-n1", "--cpu=atomic_noncaching", "--mem-size=512MiB", f"--binary={guest}"]
+    done = run_script(
+        gem5, tmp_path / "a", *base, f"--checkpoint={tmp_path}/a.cpt", "--checkpoint-at-roi=1,4,6",
+        "--args", "1", "pool",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the guest exited, and the place of --checkpoint was never reached (region 4, region 6)" in done.stderr
+    done = run_script(
+        gem5, tmp_path / "b", *base, f"--checkpoint={tmp_path}/b.cpt", "--checkpoint-at-roi=0,1", "--stop-after-roi=2",
+        "--checkpoint-continue", "--args", "1", "pool",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [r["label"] for r in _rows(tmp_path / "b")] == ["round 1", "round 2", "round 3"]
+    sections = _sections(tmp_path / "b")
+    assert [s.get("simTicks") for s in sections] == [r["sim_ps"] for r in _rows(tmp_path / "b")]
+    done = run_script(
+        gem5, tmp_path / "c", *base, f"--restore={tmp_path}/b.cpt/roi-1", "--stop-after-roi=2", "--args", "1", "pool"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    restored = _sections(tmp_path / "c")
+    assert [instructions(s) for s in restored] == [instructions(s) for s in sections[1:]]
 
 
 def test_checkpoint_in_mid_region_continued_and_restored(gem5: Path, guest: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llama_oracle import llama_cpp
 
 from gempim.patterns import load_patterns
 from gempim.patterns.forward import LlamaForward
@@ -47,10 +48,7 @@ def tokenizer(gguf_path: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def oracle(gguf_path: Path) -> Any:
-    llama_cpp = pytest.importorskip(
-        "llama_cpp", reason="NOT CHECKED against llama.cpp: install gempim[oracle] (llama-cpp-python) to check"
-    )
-    return llama_cpp.Llama(str(gguf_path), n_ctx=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
+    return llama_cpp().Llama(str(gguf_path), n_ctx=512, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
 
 
 def test_tokens_equal_llama_cpp(oracle: Any, tokenizer: Tokenizer) -> None:
