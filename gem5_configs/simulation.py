@@ -20,7 +20,7 @@ from m5.objects import Root
 from components.boards import GempimBoard
 from components.caches import hierarchy
 from components.cores import FastForwardProcessor, GempimProcessor, make_cores
-from components.memories import GempimMemory
+from components.memories import GempimMemory, plain_memory
 from components.pim import enable_debug_flags, load_plugin, sram_pim
 from spec import checkpoint
 from spec.errors import SpecError
@@ -97,14 +97,20 @@ class Simulation:
                 f"--mem-size {options.mem_size}: not a multiple of {geometry.reach_bytes()} bytes, over which the LLC"
                 " slices of this system interleave"
             )
-        memory = GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
+        # Non-caching cores to the end: neither caches nor DRAM would do anything, but take most of the host's time.
+        plain = options.cpu == "atomic_noncaching"
+        memory = (
+            plain_memory(options.mem_bytes)
+            if plain
+            else GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
+        )
         device, decoder = sram_pim(sections["sram_pim"], options.plugin) if self._pim else (None, None)
         if not self._pim and (options.plugin or options.pim_debug):
             load_plugin(options.plugin)
         enable_debug_flags(options.pim_debug)
         # Before the cores: an object belongs to the first one that it is given to, and the device is no core's.
         caches = hierarchy(
-            options.caches,
+            "none" if plain else options.caches,
             private=private_caches(sections["cpu"]),
             geometry=geometry,
             mesh_width=int(sections["llc"]["bytes_per_cycle"]),

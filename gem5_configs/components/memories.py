@@ -5,6 +5,7 @@ from typing import Any, Type
 from gem5.components.memory.dram_interfaces.ddr4 import DDR4_2400_8x8
 from gem5.components.memory.dram_interfaces.ddr5 import DDR5_4400_4x8
 from gem5.components.memory.memory import ChanneledMemory
+from gem5.components.memory.simple import SingleChannelSimpleMemory
 from m5.objects import DRAMInterface
 
 from spec.geometry import DRAM_MAP, LINE_BYTES, DramGeometry
@@ -39,6 +40,12 @@ class GempimMemory(ChanneledMemory):
         )
         for controller in self.mem_ctrl:
             _set_all(controller, geometry.controller)
+
+
+def plain_memory(size_bytes: int) -> SingleChannelSimpleMemory:
+    """One memory without channels, for a run whose times mean nothing: only so do gem5's non-caching cores reach it
+    without a packet for every access."""
+    return SingleChannelSimpleMemory(latency="1ns", latency_var="0ns", bandwidth="64GiB/s", size=f"{size_bytes}B")
 
 
 def _set_all(obj: Any, values: Any) -> None:
