@@ -7,6 +7,7 @@ once more.)
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
@@ -72,3 +73,17 @@ def greedy(gguf: Path, prompt: str, tokens: int) -> Greedy:
         out += step
     llm.close()
     return Greedy(tuple(ids), tuple(out), np.array(logits))
+
+
+def pieces(gguf: Path, tokens: Sequence[int]) -> bytes:
+    """The text of `tokens`, special ones included, byte for byte."""
+    library = llama_cpp()
+    llm = library.Llama(str(gguf), n_ctx=32, n_threads=1, n_threads_batch=1, verbose=False)
+    buffer = ctypes.create_string_buffer(64)
+    out = b""
+    for token in tokens:
+        size = library.llama_token_to_piece(llm._model.vocab, token, buffer, len(buffer), 0, True)
+        assert size >= 0
+        out += buffer.raw[:size]
+    llm.close()
+    return out

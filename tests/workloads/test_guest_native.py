@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from llama_oracle import greedy, native_guest
+from llama_oracle import greedy, native_guest, pieces
 
 from gempim.models.fetch import FetchError, smollm2_gguf
 from gempim.models.synth import plan, write
@@ -54,8 +54,8 @@ def _run(program: str, *args: object, **environment: str) -> subprocess.Complete
     )
 
 
-def _guest(model: Path, prompt: str, tokens: int, *more: object) -> list[str]:
-    done = _run("llama", "--model", model, "--prompt", prompt, "--tokens", tokens, *more)
+def _guest(model: Path, prompt: str, tokens: int, *more: object, **environment: str) -> list[str]:
+    done = _run("llama", "--model", model, "--prompt", prompt, "--tokens", tokens, *more, **environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()
@@ -113,14 +113,16 @@ def test_every_quantised_product_goes_to_the_device(smollm2: Path) -> None:
 
 def test_random_products_are_those_of_ggmls_cpu_backend() -> None:
     """Every type, odd shapes, 1 to 33 activation vectors, gaps between rows, permuted activations, broadcast weights,
-    products of products; alone and with a pool of threads that quantises."""
-    for seed, threads in ((1, 1), (2, 3)):
-        done = _run("check_backend", 300, seed, threads)
+    products of products, results on memory that earlier products use; alone and with a pool of threads that quantises;
+    on a device that computes a command at once, and on one that computes it when it is waited for."""
+    for seed, threads, late in ((1, 1, 0), (2, 3, 0), (3, 1, 1), (4, 3, 1)):
+        done = _run("check_backend", 200, seed, threads, GEMPIM_SOFTWARE_LATE=str(late))
         assert done.returncode == 0, done.stdout
-        cases = [line.split() for line in done.stdout.splitlines() if line.startswith("case ")]
-        assert len(cases) == 300
-        assert {case[2] for case in cases} == {"ok"}
+        lines = [line.split() for line in done.stdout.splitlines() if line.startswith(("case ", "reuse "))]
+        assert Counter(line[0] for line in lines) == {"case": 200, "reuse": 200}
+        assert {line[2] for line in lines} == {"ok"}
         assert "chained" in done.stdout
+        assert {line[-1] for line in lines if line[0] == "reuse"} == {"weights", "results", "activations"}
 
 
 def test_the_check_of_products_finds_a_wrong_value() -> None:
@@ -178,11 +180,14 @@ def test_stop_after_a_pass(tiny: Path) -> None:
     assert len(_tokens(lines)) == 2
 
 
-def test_the_text_is_one_json_string(tiny: Path) -> None:
-    """Random weights say bytes that are no UTF-8: they come back as they are."""
+def test_the_text_is_the_bytes_of_the_tokens(tiny: Path) -> None:
+    """One JSON string; random weights say bytes that are no UTF-8, and those come back as they are."""
     lines = _guest(tiny, 'ü 漢 \\ "', 24, "--ignore-eos")
     text = json.loads(next(line for line in lines if line.startswith("text ")).removeprefix("text "))
-    assert text.encode("utf-8", "surrogateescape")
+    expected = pieces(tiny, _tokens(lines))
+    with pytest.raises(UnicodeDecodeError):
+        expected.decode()
+    assert text.encode("utf-8", "surrogateescape") == expected
 
 
 def _broken(tmp_path: Path, tiny: Path, kind: str) -> Path:
@@ -226,11 +231,15 @@ def test_bad_input_is_one_clear_line(tiny: Path, change: dict[str, str], says: s
     assert "token " not in done.stdout
 
 
-def test_a_device_that_refuses_ends_the_program(tiny: Path) -> None:
-    """Parameters whose tables do not fit: the device multiplies no type and llama.cpp's kernels run."""
+def test_a_bad_device_parameter_is_named(tiny: Path) -> None:
     done = _run(
         "llama", "--model", tiny, "--prompt", "x", "--tokens", "2", "--device", "lutmm",
         GEMPIM_SRAM_PIM="array_rows=no",
     )  # fmt: skip
     assert done.returncode == 2
     assert "array_rows" in done.stderr
+
+
+def test_commands_that_are_computed_late_give_the_same_tokens(tiny: Path) -> None:
+    arguments = (tiny, "some words", 4, "--device", "lutmm", "--ignore-eos")
+    assert _tokens(_guest(*arguments, GEMPIM_SOFTWARE_LATE="1")) == _tokens(_guest(*arguments))

@@ -86,8 +86,6 @@ class Buffer {
         }
         return memory_.get();
     }
-    std::size_t size() const { return size_; }
-    std::uint8_t *data() const { return memory_.get(); }
 
   private:
     struct Free {
@@ -245,9 +243,6 @@ class Lutmm {
             return false;
         }
         const Quantised q = quantise(activations, ggml_get_type_traits_cpu(weights->type)->vec_dot_type);
-        quantised_.erase(std::remove_if(quantised_.begin(), quantised_.end(),
-                                        [&](const Quantised &held) { return range_of(held.source).overlaps(results); }),
-                         quantised_.end());
         return issue_planes(node, q);
     }
 

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The device in software, for programs built for the build machine: the same models, the same checks, no time. A
-// command is computed when it is issued, so the device is never busy.
+// command is computed when it is issued, so the device is never busy; or, to find programs that do not wait for what
+// they need, when it is waited for.
 //
 // Environment:
 //   GEMPIM_SRAM_PIM = "slices=32,nbw=4,...": parameters of the device (models/sram_pim/params.hh)
+//   GEMPIM_SOFTWARE_LATE = "1": a command is computed when its ticket is waited for, in that order; "0" is the default
 //   GEMPIM_SOFTWARE_FAULT = one of kFaults: a defect, so that tests can show that the programs would find it
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <set>
 #include <string>
@@ -52,6 +55,15 @@ Fault fault_from_environment() {
     throw ParamError(std::string("GEMPIM_SOFTWARE_FAULT = ") + text + ": no such fault");
 }
 
+bool late_from_environment() {
+    const char *text = std::getenv("GEMPIM_SOFTWARE_LATE");
+    const std::string_view value = text == nullptr ? "0" : text;
+    if (value != "0" && value != "1") {
+        throw ParamError("GEMPIM_SOFTWARE_LATE = " + std::string(value) + ": expected 0 or 1");
+    }
+    return value == "1";
+}
+
 SramPimParams params_from_environment() {
     SramPimParams params;
     if (const char *text = std::getenv("GEMPIM_SRAM_PIM"); text != nullptr) {
@@ -62,7 +74,8 @@ SramPimParams params_from_environment() {
 
 class SoftwareDevice {
   public:
-    SoftwareDevice() : device_(params_from_environment()), fault_(fault_from_environment()) {}
+    SoftwareDevice()
+        : device_(params_from_environment()), fault_(fault_from_environment()), late_(late_from_environment()) {}
 
     std::int64_t issue(gempim_lutmm_desc *guest) {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -88,16 +101,26 @@ class SoftwareDevice {
             }
             return -std::int64_t{error};
         }
-        compute(command);
-        __atomic_store_n(&guest->status, std::uint32_t{GEMPIM_STATUS_DONE}, __ATOMIC_RELEASE);
-        unread_.insert(++last_ticket_);
+        if (late_ && waiting_.size() == kTickets) {
+            return -std::int64_t{GEMPIM_ERR_BUSY};
+        }
+        const auto entry = waiting_.emplace(++last_ticket_, Waiting{command, guest}).first;
+        if (!late_) {
+            finish(entry);
+        }
         return last_ticket_;
     }
 
     std::int64_t wait(std::int64_t ticket) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (ticket == 0) { // nothing is ever under way
+        if (ticket == 0) {
+            if (waiting_.size() == kTickets) {
+                finish(waiting_.begin());
+            }
             return GEMPIM_STATUS_DONE;
+        }
+        if (const auto entry = waiting_.find(ticket); entry != waiting_.end()) {
+            finish(entry);
         }
         if (unread_.erase(ticket) == 1 || (fault_ == Fault::ticket_twice && ticket == last_ticket_)) {
             return GEMPIM_STATUS_DONE;
@@ -111,6 +134,19 @@ class SoftwareDevice {
     }
 
   private:
+    /** An accepted command that is not computed. */
+    struct Waiting {
+        Command command;
+        gempim_lutmm_desc *guest = nullptr;
+    };
+
+    void finish(std::map<std::int64_t, Waiting>::iterator entry) {
+        compute(entry->second.command);
+        __atomic_store_n(&entry->second.guest->status, std::uint32_t{GEMPIM_STATUS_DONE}, __ATOMIC_RELEASE);
+        unread_.insert(entry->first);
+        waiting_.erase(entry);
+    }
+
     static std::vector<std::uint8_t> gather(const RowRange &range) {
         std::vector<std::uint8_t> bytes(range.rows * range.row_bytes);
         for (std::uint64_t row = 0; row < range.rows; ++row) {
@@ -141,6 +177,8 @@ class SoftwareDevice {
     std::mutex mutex_;
     SramPim device_;
     Fault fault_;
+    bool late_;
+    std::map<std::int64_t, Waiting> waiting_;
     std::set<std::int64_t> unread_;
     std::int64_t last_ticket_ = 0;
 };
