@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from gempim import __version__
+from gempim.calibrate.toolchain import find_program
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _packages() -> list[Check]:
 
 
 def _tool(name: str, why: str, remedy: str) -> Check:
-    path = shutil.which(name)
+    path = find_program(name)
     return Check(f"{name} ({why})", path is not None, False, path or "not on the PATH", remedy)
 
 
@@ -125,6 +126,6 @@ def check() -> list[Check]:
         _model(),
         _gem5(),
         _tool("aarch64-linux-gnu-g++", "guest programs, calibration", "apt-get install g++-aarch64-linux-gnu"),
-        _tool("cmake", "the llama guest", "apt-get install cmake"),
+        _tool("cmake", "the llama guest", "pip install cmake ninja"),
         _tool("llvm-mca", "static calibration", "apt-get install llvm"),
     ]

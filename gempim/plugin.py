@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gempim import __version__, _engine
-from gempim.calibrate.toolchain import cache_dir
+from gempim.cache import cache_dir, cached_folder
 from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
 from gempim.quantity import DataError
@@ -114,16 +113,7 @@ def build(gem5: Path | None = None, source: Path | None = None, *, jobs: int | N
         h.update(path.read_bytes())
     root = cache_dir() / "plugin"
     target = root / h.hexdigest()[:16]
-    if not target.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".building-") as scratch:
-            made = _build_in(Path(scratch), binary, binary_hash, tree, compiler, compiler_version, jobs)
-            made.chmod(0o755)
-            try:
-                made.rename(target)
-            except OSError:
-                if not target.is_dir():  # another process may have finished first
-                    raise
+    cached_folder(target, lambda out: _build_in(out, binary, binary_hash, tree, compiler, compiler_version, jobs))
     link = root / f"for-{binary_hash[:16]}"
     fresh = root / f".link-{os.getpid()}"
     fresh.unlink(missing_ok=True)
@@ -133,9 +123,11 @@ def build(gem5: Path | None = None, source: Path | None = None, *, jobs: int | N
 
 
 def _build_in(
-    scratch: Path, binary: Path, binary_hash: str, tree: Path, compiler: str, compiler_version: str, jobs: int | None
-) -> Path:
-    plugin, generated, objects = scratch / "plugin", scratch / "generated", scratch / "objects"
+    plugin: Path, binary: Path, binary_hash: str, tree: Path, compiler: str, compiler_version: str, jobs: int | None
+) -> None:
+    """The plug-in in the folder `plugin`; what else is made, beside it."""
+    scratch = plugin.parent
+    generated, objects = scratch / "generated", scratch / "objects"
     package = plugin / "gempim_gem5"
     package.mkdir(parents=True)
     objects.mkdir()
@@ -185,7 +177,6 @@ def _build_in(
     )
     _run([binary, "--quiet", f"--outdir={scratch / 'check'}", check], "loading the plug-in into gem5")
     shutil.rmtree(package / "__pycache__", ignore_errors=True)
-    return plugin
 
 
 def _ask_gem5(binary: Path, generated: Path, plugin: Path, scratch: Path) -> dict[str, Any]:

@@ -33,19 +33,31 @@ def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
 
     :return: False when another process finished the same run first (its result is kept; ours is dropped)
     """
-    aside = aside_folder(path)
-    try:
+
+    def fill_and_sync(aside: Path) -> None:
         fill(aside)
         for f in (p for p in aside.rglob("*") if p.is_file()):
             with f.open("rb") as handle:
                 os.fsync(handle.fileno())
+
+    return write_folder(path, fill_and_sync, is_complete)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None], complete: Callable[[Path], bool]) -> bool:
+    """Make `path` by calling `fill` on a folder beside it, then renaming that; an incomplete one makes way for it.
+
+    :return: False when another process made it first (its folder is kept; ours is dropped)
+    """
+    aside = _aside_folder(path)
+    try:
+        fill(aside)
         aside.chmod(0o755)
-        if path.exists() and not is_complete(path):
+        if path.exists() and not complete(path):
             shutil.rmtree(path)
         try:
             aside.rename(path)
         except OSError:
-            if is_complete(path):
+            if complete(path):
                 return False
             raise
     finally:
@@ -53,7 +65,7 @@ def write_run(path: Path, fill: Callable[[Path], None]) -> bool:
     return True
 
 
-def aside_folder(path: Path) -> Path:
+def _aside_folder(path: Path) -> Path:
     """A new empty folder beside `path`, to be renamed to it; those that dead processes left for it are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".partial-{path.name}-*"):

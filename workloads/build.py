@@ -6,17 +6,15 @@ free and a changed source, compiler or flag never finds old programs.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gempim.calibrate.toolchain import LANGUAGE_FLAGS, TARGET_FLAGS, ToolError, cache_dir, ggml_sources, run
+from gempim.cache import cache_dir, cached_folder
+from gempim.calibrate.toolchain import LANGUAGE_FLAGS, TARGET_FLAGS, ToolError, ggml_sources, run
 from gempim.pins import LLAMA_CPP_PYTHON
 from gempim.quantity import DataError
 
@@ -136,7 +134,7 @@ def _compile(kit: _Kit, source: Path, objects: Path) -> Path:
 def _build(kit: _Kit, folder: Path, jobs: int) -> None:
     """Compile every source once and link every program into `folder`."""
     mains = {name: next(path for path in MICRO.glob(f"{name}.c*") if path.stem == name) for name in PROGRAMS}
-    objects = folder / "objects"
+    objects = folder.parent / "objects"
     objects.mkdir()
     sources = [*kit.extra, *kit.shared, *mains.values()]  # the longest first
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -148,7 +146,6 @@ def _build(kit: _Kit, folder: Path, jobs: int) -> None:
             run([*command, "-o", folder / name], why=f"linking {name}")
 
         list(pool.map(link, PROGRAMS))
-    shutil.rmtree(objects)
 
 
 def build_micro(native: bool = False, jobs: int = 2) -> Path:
@@ -165,23 +162,9 @@ def build_micro(native: bool = False, jobs: int = 2) -> Path:
     for folder in (MICRO, MODELS_ROOT / "isa", MODELS_ROOT / "models"):
         if not folder.is_dir():
             raise DataError(f"building the micro programs: the sources are incomplete: no folder {folder}")
-    scratch: Path | None = None
     try:
         kit = _native_kit() if native else _cross_kit()
         target = cache_dir() / "micro" / f"{kit.name}-{_key(kit)}"
-        if target.is_dir():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / f".{kit.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it: its programs will be the same
-            if not target.is_dir():
-                scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-                _build(kit, scratch, jobs)
-                scratch.chmod(0o755)
-                os.rename(scratch, target)
-        return target
+        return cached_folder(target, lambda out: _build(kit, out, jobs))
     except (OSError, ToolError) as error:
         raise DataError(f"building the micro programs: {error}") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)

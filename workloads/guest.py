@@ -6,7 +6,6 @@ libraries. Both builds are kept in the cache, under the hash of all that goes in
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -14,15 +13,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from gempim.calibrate.toolchain import ToolError, cache_dir, llama_cpp_sources, run
+from gempim.cache import cache_dir, cached_folder
+from gempim.calibrate.toolchain import ToolError, find_program, llama_cpp_sources, run
 from gempim.pins import LLAMA_CPP_PYTHON
 from gempim.quantity import DataError
 
@@ -141,35 +140,22 @@ def _key(kit: _Kit, *, ours: bool) -> str:
     return digest.hexdigest()[:16]
 
 
-def _once(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, made aside by `make` and renamed unless it is there; one process at a time."""
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-                out = Path(scratch) / "out"
-                out.mkdir()
-                make(out)
-                os.rename(out, target)
-    return target
-
-
 def _build_llama_cpp(kit: _Kit, out: Path, jobs: int) -> None:
     """llama.cpp's libraries into `out`, by its own CMake files."""
     source = llama_cpp_sources()
     build = out.parent / "build"
     # No path of this machine gets into a library.
     maps = f"-ffile-prefix-map={source}=llama.cpp -ffile-prefix-map={build}=build"
+    cmake, ninja = find_program("cmake"), find_program("ninja")
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     run(
-        ["cmake", "-S", source, "-B", build, *(["-G", "Ninja"] if shutil.which("ninja") else []), *LLAMA_CPP_SETTINGS,
-         *kit.settings, f"-DCMAKE_C_FLAGS={maps}", f"-DCMAKE_CXX_FLAGS={maps}"],
+        [cmake or "cmake", "-S", source, "-B", build, *generator, *LLAMA_CPP_SETTINGS, *kit.settings,
+         f"-DCMAKE_C_FLAGS={maps}", f"-DCMAKE_CXX_FLAGS={maps}"],
         why="configuring llama.cpp",
     )  # fmt: skip
     _run_build(
-        ["cmake", "--build", str(build), "--parallel", str(jobs), "--target", "llama"], f"llama.cpp ({kit.name})"
+        [cmake or "cmake", "--build", str(build), "--parallel", str(jobs), "--target", "llama"],
+        f"llama.cpp ({kit.name})",
     )
     for name in LIBRARIES:
         found = [path for ending in ("a", "so", "so.*") for path in build.rglob(f"lib{name}.{ending}")]
@@ -244,19 +230,20 @@ def build_guest(native: bool = False, jobs: int | None = None) -> Path:
             raise DataError(f"building the llama guest: the sources are incomplete: no folder {folder}")
     kit = _kit(native)
     for command, package in (("cmake", "cmake"), ("make", "make"), (kit.c, kit.package), (kit.cxx, kit.package)):
-        if shutil.which(command) is None and not (command == "make" and shutil.which("ninja")):
+        if find_program(command) is None and not (command == "make" and find_program("ninja")):
+            by_pip = "" if command in (kit.c, kit.cxx) else ", or: pip install cmake ninja"
             raise DataError(
-                f"building the llama guest: {command} is not on the PATH; install the Debian package {package}"
+                f"building the llama guest: {command} is not on the PATH; install the Debian package {package}{by_pip}"
             )
     cache = cache_dir()
     try:
         target = cache / "guest" / f"{kit.name}-{_key(kit, ours=True)}"
         if target.is_dir():
             return target
-        libraries = _once(
+        libraries = cached_folder(
             cache / "llama.cpp" / f"{kit.name}-{_key(kit, ours=False)}",
             lambda out: _build_llama_cpp(kit, out, jobs),
         )
-        return _once(target, lambda out: _build_programs(kit, libraries, out, jobs))
+        return cached_folder(target, lambda out: _build_programs(kit, libraries, out, jobs))
     except (OSError, ToolError) as error:
         raise DataError(f"building the llama guest: {error}") from error

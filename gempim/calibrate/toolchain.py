@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gempim.cache import cache_dir, cached_folder
 from gempim.calibrate.asm import Insn
 from gempim.pins import LLAMA_CPP_PYTHON, Pin
 
@@ -37,9 +38,9 @@ class ToolError(RuntimeError):
     """A program is missing, too old, or failed."""
 
 
-def cache_dir() -> Path:
-    """The folder for downloads and sources: gempim below XDG_CACHE_HOME."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gempim"
+def find_program(name: str) -> str | None:
+    """A program of the PATH, or one that pip put beside this Python. None: there is none."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def run(command: Sequence[str | Path], *, stdin: str | None = None, cwd: Path | None = None, why: str) -> str:
@@ -100,26 +101,16 @@ def sdist_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
     stem = pin.file.removesuffix(".tar.gz")
     parts = hashlib.sha256("\n".join(SDIST_PARTS).encode()).hexdigest()
     root = cache_dir() / "src" / f"{stem}-{pin.sha256[:12]}-{parts[:6]}"
-    if not (root / ".complete").exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        wanted = tuple(f"{stem}/{part}" for part in SDIST_PARTS)
-        # Aside, and renamed when whole: another process may unpack at the same time.
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=".unpacking-") as scratch:
-            fresh = Path(scratch) / "sources"
-            fresh.mkdir()
-            with tarfile.open(archive) as tar:
-                tar.extractall(fresh, [m for m in tar.getmembers() if m.name.startswith(wanted)], filter="data")
-            for part in wanted:
-                if not (fresh / part).exists():
-                    raise ToolError(f"{archive}: no {part} in it")
-            (fresh / ".complete").touch()
-            if root.exists() and not (root / ".complete").exists():
-                shutil.rmtree(root, ignore_errors=True)
-            try:
-                fresh.rename(root)
-            except OSError:
-                if not (root / ".complete").exists():
-                    raise
+    wanted = tuple(f"{stem}/{part}" for part in SDIST_PARTS)
+
+    def unpack(out: Path) -> None:
+        with tarfile.open(archive) as tar:
+            tar.extractall(out, [m for m in tar.getmembers() if m.name.startswith(wanted)], filter="data")
+        for part in wanted:
+            if not (out / part).exists():
+                raise ToolError(f"{archive}: no {part} in it")
+
+    cached_folder(root, unpack)
     return root / stem
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 
 from gempim import __version__
 from gempim.analysis.stats import Number, Section, parse_stats
-from gempim.calibrate.toolchain import cache_dir
+from gempim.cache import cache_dir
 from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
 from gempim.quantity import DataError

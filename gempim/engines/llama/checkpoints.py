@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gempim.calibrate.toolchain import cache_dir
+from gempim.cache import cache_dir
 from gempim.engines.gem5_se import LOG, Gem5Options, check_ended, remove_scratch
 from gempim.quantity import DataError
-from gempim.rundir import aside_folder, write_json
+from gempim.rundir import write_folder, write_json
 
 Runner = Callable[[Path, Gem5Options], int]
 """Runs gem5 with an output folder and options, and gives its exit status: all that the rest knows of gem5."""
@@ -66,13 +65,11 @@ def functional_run(
     final = entry_path(options, decides)
     if is_complete(final):
         return final
-    aside = aside_folder(final)
-    try:
-        regions = options.checkpoint_at_roi
-        if regions:
-            options = replace(options, checkpoint=aside / _FOLDER)
-        status = runner(aside, options)
-        whole = options.checkpoint_continue or not regions
+    regions = options.checkpoint_at_roi
+    whole = options.checkpoint_continue or not regions
+
+    def fill(aside: Path) -> None:
+        status = runner(aside, replace(options, checkpoint=aside / _FOLDER) if regions else options)
         if status:
             explain(aside)
         check_ended(status, aside, saved_log, (GUEST_OUT,))
@@ -83,16 +80,8 @@ def functional_run(
         for name in ("stats.txt", "config.ini", "system.json", "roi.jsonl"):
             (aside / name).unlink(missing_ok=True)  # of a CPU whose time says nothing
         write_json(aside / ENTRY, {"regions": list(regions), "whole": whole, "decides": dict(decides)})
-        aside.chmod(0o755)
-        if final.exists() and not is_complete(final):
-            shutil.rmtree(final)
-        try:
-            aside.rename(final)
-        except OSError:
-            if not is_complete(final):
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    write_folder(final, fill, is_complete)
     return final
 
 
