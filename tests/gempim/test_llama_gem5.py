@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from llama_oracle import greedy
 
 from gempim.analysis.run import load_run
 from gempim.engines.gem5_se import pim_counters
@@ -22,6 +24,21 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # All of the vocabulary that there is to be: a file that stands for itself, but for its layers.
     synth.write(synth.plan("smollm2-135m", "q4_0", layers=2, vocab=300), path)
     return path
+
+
+@pytest.mark.parametrize("system", ["neoverse-n1", "sail"])
+def test_the_tokens_in_gem5_are_llama_cpps(gguf: Path, tmp_path: Path, system: str) -> None:
+    """llama-cpp-python on this machine, and llama.cpp in gem5 on its own kernels or with the PIM.
+
+    The likeliest token leads the next by 10 % of the logits' standard deviation and more; right ways to compute them
+    differ by 1 %.
+    """
+    expected = greedy(gguf, "Hello", 6)
+    lead = np.sort(expected.logits, axis=1) / expected.logits.std(axis=1, keepdims=True)
+    assert (lead[:, -1] - lead[:, -2]).min() > 0.09
+    assert len(set(expected.tokens)) > 1
+    request = LlamaRequest(gguf, "Hello", tokens=6, cpu="atomic_noncaching", ignore_eos=True)
+    assert run_llama(request, load_system(system), tmp_path / "runs").tokens == expected.tokens
 
 
 def test_a_sampled_and_a_full_generation_on_sail(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
