@@ -5,12 +5,14 @@
 //
 // Environment:
 //   GEMPIM_SRAM_PIM = "slices=32,nbw=4,...": parameters of the device (models/sram_pim/params.hh)
-//   GEMPIM_SOFTWARE_LATE = "1": a command is computed when its ticket is waited for, in that order; "0" is the default
+//   GEMPIM_SOFTWARE_LATE = "1": commands are computed when one is waited for, all of them and the newest first, since
+//   the contract promises no order; "0" is the default
 //   GEMPIM_SOFTWARE_FAULT = one of kFaults: a defect, so that tests can show that the programs would find it
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <set>
@@ -104,9 +106,9 @@ class SoftwareDevice {
         if (late_ && waiting_.size() == kTickets) {
             return -std::int64_t{GEMPIM_ERR_BUSY};
         }
-        const auto entry = waiting_.emplace(++last_ticket_, Waiting{command, guest}).first;
+        waiting_.emplace(++last_ticket_, Waiting{command, guest});
         if (!late_) {
-            finish(entry);
+            finish_all();
         }
         return last_ticket_;
     }
@@ -115,12 +117,12 @@ class SoftwareDevice {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (ticket == 0) {
             if (waiting_.size() == kTickets) {
-                finish(waiting_.begin());
+                finish_all();
             }
             return GEMPIM_STATUS_DONE;
         }
-        if (const auto entry = waiting_.find(ticket); entry != waiting_.end()) {
-            finish(entry);
+        if (waiting_.count(ticket) != 0) {
+            finish_all();
         }
         if (unread_.erase(ticket) == 1 || (fault_ == Fault::ticket_twice && ticket == last_ticket_)) {
             return GEMPIM_STATUS_DONE;
@@ -140,11 +142,13 @@ class SoftwareDevice {
         gempim_lutmm_desc *guest = nullptr;
     };
 
-    void finish(std::map<std::int64_t, Waiting>::iterator entry) {
-        compute(entry->second.command);
-        __atomic_store_n(&entry->second.guest->status, std::uint32_t{GEMPIM_STATUS_DONE}, __ATOMIC_RELEASE);
-        unread_.insert(entry->first);
-        waiting_.erase(entry);
+    void finish_all() {
+        for (; !waiting_.empty(); waiting_.erase(std::prev(waiting_.end()))) {
+            const auto &[ticket, newest] = *waiting_.rbegin();
+            compute(newest.command);
+            __atomic_store_n(&newest.guest->status, std::uint32_t{GEMPIM_STATUS_DONE}, __ATOMIC_RELEASE);
+            unread_.insert(ticket);
+        }
     }
 
     static std::vector<std::uint8_t> gather(const RowRange &range) {
