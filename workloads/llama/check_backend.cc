@@ -37,6 +37,15 @@ bool coin(Random &random) {
     return pick(random, 0, 1) != 0;
 }
 
+/** A number that divides `whole`: planes of weights, each of which so many planes of activations share. */
+std::int64_t divisor(Random &random, std::int64_t whole) {
+    std::int64_t part;
+    do {
+        part = pick(random, 1, whole);
+    } while (whole % part != 0);
+    return part;
+}
+
 /** A product, and how its operands lie in memory. */
 struct Product {
     ggml_tensor *weights = nullptr;
@@ -70,8 +79,8 @@ Case make_case(Random &random, ggml_type type) {
     const std::int64_t block = ggml_blck_size(type);
     const std::int64_t k = block * pick(random, 1, block == 32 ? 40 : 6);
     const std::int64_t m = pick(random, 1, 33);
-    const std::int64_t planes2 = coin(random) ? 1 : pick(random, 1, 3);
-    const std::int64_t planes3 = coin(random) ? 1 : pick(random, 1, 2);
+    const std::int64_t planes2 = coin(random) ? 1 : pick(random, 1, 4);
+    const std::int64_t planes3 = coin(random) ? 1 : pick(random, 1, 4);
     const auto leaf = [&](ggml_type t, std::int64_t a, std::int64_t b, std::int64_t p2, std::int64_t p3) {
         const bool gaps = coin(random);
         ggml_tensor *whole =
@@ -92,8 +101,8 @@ Case make_case(Random &random, ggml_type type) {
         const bool chained = i > 0 && coin(random) && c.products.back().result->ne[0] % block == 0;
         p.activations = chained ? c.products.back().result : shared;
         const std::int64_t n = coin(random) ? block * pick(random, 1, block == 32 ? 4 : 1) : pick(random, 1, 150);
-        const std::int64_t w2 = coin(random) ? 1 : p.activations->ne[2];
-        const std::int64_t w3 = coin(random) ? 1 : p.activations->ne[3];
+        const std::int64_t w2 = divisor(random, p.activations->ne[2]);
+        const std::int64_t w3 = divisor(random, p.activations->ne[3]);
         p.weights = leaf(type, p.activations->ne[0], n, w2, w3);
         p.result = ggml_mul_mat(context, p.weights, p.activations);
         ggml_set_output(p.result); // kept, so that it can be looked at afterwards
