@@ -103,13 +103,22 @@ Case make_case(Random &random, ggml_type type) {
         const std::int64_t n = coin(random) ? block * pick(random, 1, block == 32 ? 4 : 1) : pick(random, 1, 150);
         const std::int64_t w2 = divisor(random, p.activations->ne[2]);
         const std::int64_t w3 = divisor(random, p.activations->ne[3]);
-        p.weights = leaf(type, p.activations->ne[0], n, w2, w3);
+        // Types of one block size may pair with activations of several types.
+        ggml_type mine = type;
+        while (coin(random)) {
+            mine = kTypes[pick(random, 0, std::size(kTypes) - 1)];
+            if (ggml_blck_size(mine) == block) {
+                break;
+            }
+            mine = type;
+        }
+        p.weights = leaf(mine, p.activations->ne[0], n, w2, w3);
         p.result = ggml_mul_mat(context, p.weights, p.activations);
         ggml_set_output(p.result); // kept, so that it can be looked at afterwards
         ggml_build_forward_expand(c.graph, p.result);
         c.products.push_back(p);
         char line[160];
-        std::snprintf(line, sizeof line, " %s[%d,%d,%d,%d]x[%d,%d,%d]%s", ggml_type_name(type),
+        std::snprintf(line, sizeof line, " %s[%d,%d,%d,%d]x[%d,%d,%d]%s", ggml_type_name(mine),
                       static_cast<int>(p.weights->ne[0]), static_cast<int>(n), static_cast<int>(w2),
                       static_cast<int>(w3), static_cast<int>(p.activations->ne[1]),
                       static_cast<int>(p.activations->ne[2]), static_cast<int>(p.activations->ne[3]),
