@@ -24,6 +24,7 @@ using namespace gempim::llama;
 /** Of the sum of absolute terms: both sides add float32 terms, at most some hundred in a row. */
 constexpr double kTolerance = 1e-5;
 
+/** Five types with blocks of 32 weights, five with blocks of 256. */
 constexpr ggml_type kTypes[] = {GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0,
                                 GGML_TYPE_Q2_K, GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K};
 
@@ -103,15 +104,8 @@ Case make_case(Random &random, ggml_type type) {
         const std::int64_t n = coin(random) ? block * pick(random, 1, block == 32 ? 4 : 1) : pick(random, 1, 150);
         const std::int64_t w2 = divisor(random, p.activations->ne[2]);
         const std::int64_t w3 = divisor(random, p.activations->ne[3]);
-        // Types of one block size may pair with activations of several types.
-        ggml_type mine = type;
-        while (coin(random)) {
-            mine = kTypes[pick(random, 0, std::size(kTypes) - 1)];
-            if (ggml_blck_size(mine) == block) {
-                break;
-            }
-            mine = type;
-        }
+        // Types of one block size may pair with activations of different types.
+        const ggml_type mine = coin(random) ? type : kTypes[(block == 32 ? 0 : 5) + pick(random, 0, 4)];
         p.weights = leaf(mine, p.activations->ne[0], n, w2, w3);
         p.result = ggml_mul_mat(context, p.weights, p.activations);
         ggml_set_output(p.result); // kept, so that it can be looked at afterwards
