@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import m5
 from gem5.isas import ISA
@@ -46,8 +46,19 @@ def require_arm() -> None:
         raise SpecError("this gem5 does not simulate Arm: build it with USE_ARM_ISA (build/ARM/gem5.opt)")
 
 
+class Machine(NamedTuple):
+    """The parts of a board, but for what makes it run programs."""
+
+    clock: str
+    processor: Any
+    memory: Any
+    caches: Any
+    cores: List[Any]
+    """The cores that the program begins on, in the mode of syscall emulation."""
+
+
 class Simulation:
-    """One run.
+    """One run in syscall emulation.
 
     :param options: of the command line, checked
     :param resolved: of the system
@@ -58,8 +69,8 @@ class Simulation:
         require_arm()
         self._options = options
         self._pim = resolved["kind"] == "cpu+sram_pim" and not options.no_plugin
-        self._same = checkpoint.facts(resolved, options, self._pim)
-        self._restored = checkpoint.load(options.restore, self._same) if options.restore else None
+        self._same = self._facts(resolved)
+        self._restored = self._load_checkpoint()
         self._roi = RoiLog(
             reset=m5.stats.reset,
             dump=m5.stats.dump,
@@ -75,12 +86,12 @@ class Simulation:
                 ExitEvent.WORKEND: self._work_end,
                 ExitEvent.CHECKPOINT: self._guest_checkpoint,
                 ExitEvent.SCHEDULED_TICK: self._tick_checkpoint,
-                ExitEvent.MAX_TICK: _stop,
-                ExitEvent.EXIT: _stop,
+                ExitEvent.MAX_TICK: self._limit,
+                ExitEvent.EXIT: self._guest_exit,
                 ExitEvent.FAIL: _stop,
                 ExitEvent.USER_INTERRUPT: _stop,
             },
-            **({"max_ticks": options.max_ticks} if options.max_ticks else {}),
+            **({"max_ticks": self._first_limit()} if self._first_limit() else {}),
         )
         self._pending = set(options.checkpoint_at_roi or ())
         """Regions whose checkpoint is still to be written."""
@@ -89,7 +100,15 @@ class Simulation:
         """Whether the run ended where its last checkpoint was written."""
         self._fast = bool(options.fast_forward)
 
-    def _make_board(self, resolved: Dict[str, Any]) -> GempimBoard:
+    def _facts(self, resolved: Dict[str, Any]) -> Dict[str, Any]:
+        """What a checkpoint of this run holds for."""
+        return checkpoint.facts(resolved, self._options, self._pim)
+
+    def _load_checkpoint(self) -> Optional[Dict[str, Any]]:
+        """What is known of the checkpoint that the run begins in; None when nothing had happened there."""
+        return checkpoint.load(self._options.restore, self._same) if self._options.restore else None
+
+    def _machine(self, resolved: Dict[str, Any]) -> Machine:
         options, sections = self._options, resolved["sections"]
         geometry = llc_slices(sections["llc"], sections["sram_pim"] if self._pim else None)
         if options.mem_bytes % geometry.reach_bytes():
@@ -123,11 +142,16 @@ class Simulation:
             processor: Any = FastForwardProcessor(fast, cores)
         else:
             processor = GempimProcessor(cores)
+        return Machine(clock(sections["cpu"]["clock_hz"]), processor, memory, caches, cores)
+
+    def _make_board(self, resolved: Dict[str, Any]) -> Any:
+        options = self._options
+        machine = self._machine(resolved)
         board = GempimBoard(
-            clk_freq=clock(sections["cpu"]["clock_hz"]),
-            processor=processor,
-            memory=memory,
-            cache_hierarchy=caches,
+            clk_freq=machine.clock,
+            processor=machine.processor,
+            memory=machine.memory,
+            cache_hierarchy=machine.caches,
         )
         board.set_se_binary_workload(
             BinaryResource(local_path=os.path.abspath(options.binary)),
@@ -137,7 +161,7 @@ class Simulation:
             checkpoint=Path(options.restore) if options.restore else None,
         )
         # The guest sees its name, not its path: where the file lies must not move its stack, and with it its timing.
-        process = cores[0].get_simobject().workload[0]
+        process = machine.cores[0].get_simobject().workload[0]
         process.cmd = [os.path.basename(options.binary), *options.args]
         board.when_built(self._built)
         return board
@@ -224,6 +248,18 @@ class Simulation:
             self._roi.reopen(region["index"], region["work_id"])
         return False
 
+    def _first_limit(self) -> Optional[int]:
+        """Ticks after which the simulation first stops without any other reason."""
+        return self._options.max_ticks
+
+    def _limit(self) -> bool:
+        """That has come. :return: whether the run is over"""
+        return True
+
+    def _guest_exit(self) -> bool:
+        """The guest has exited. :return: whether the run is over"""
+        return True
+
     def _code(self) -> int:
         return int(self._simulator.get_last_exit_event_code())
 
@@ -254,23 +290,31 @@ class Simulation:
         if status:
             raise Failure(f"{guest_command(self._options)}: the guest's exit status is {status}", status)
         self._check_reached("stopped" if event == ExitEvent.WORKEND else "exited")
+        self._write_regions()
+        return 0
+
+    def _write_regions(self) -> None:
+        """ROI_FILE, with the labels that the guest printed."""
         self._roi.finish()
         before = self._restored["guest_output"] if self._restored else ""
         text = jsonl(self._roi.rows, labels(before + self._guest_output()))
         with open(os.path.join(m5.options.outdir, ROI_FILE), "w", encoding="utf-8") as f:
             f.write(text)
-        return 0
 
     def _check_reached(self, how: str) -> None:
         """:raises Failure: the guest ended before a place that the options name"""
         missed = ", ".join(f"region {i}" for i in sorted(self._pending))
         if self._options.checkpoint and (self._pending or not self._saved):
             place = f"the place of --checkpoint was never reached{f' ({missed})' if missed else ''}"
-            raise Failure(f"{guest_command(self._options)}: the guest {how}, and {place}", 2)
+            raise Failure(f"{self._name()}: the guest {how}, and {place}", 2)
         first = self._options.detailed_from_roi
         if self._fast and first:
             what = f"the guest {how} before region {first} of --detailed-from-roi began"
-            raise Failure(f"{guest_command(self._options)}: {what}: it has {self._roi.next_index} regions", 2)
+            raise Failure(f"{self._name()}: {what}: it has {self._roi.next_index} regions", 2)
+
+    def _name(self) -> str:
+        """What runs, for messages."""
+        return guest_command(self._options)
 
     def _guest_output(self) -> str:
         try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gempim.cli_build import guest_app, micro_app, plugin_app
+from gempim.cli_linux import linux_app
 from gempim.cli_model import model_app
 from gempim.cli_options import (
     Context,
@@ -32,6 +33,7 @@ from gempim.cli_options import (
     system_of,
 )
 from gempim.cli_run import run, simulate_one
+from gempim.cli_serve import Count, Devices, Lin, Lout, compare_serving, serve, serving_options
 from gempim.quantity import DataError
 
 app = typer.Typer(
@@ -41,7 +43,14 @@ app = typer.Typer(
     help="Processing-in-memory hardware for LLM inference: tokens/s, J/token and $/1M tokens.",
 )
 app.command()(run)
-for _name, _sub in (("plugin", plugin_app), ("model", model_app), ("micro", micro_app), ("guest", guest_app)):
+app.command()(serve)
+for _name, _sub in (
+    ("plugin", plugin_app),
+    ("model", model_app),
+    ("micro", micro_app),
+    ("guest", guest_app),
+    ("linux", linux_app),
+):
     app.add_typer(_sub, name=_name)
 
 
@@ -97,6 +106,7 @@ def resolve_system(
 
 @app.command()
 def compare(
+    ctx: typer.Context,
     systems: Annotated[list[str], typer.Argument(metavar="BASELINE SYSTEM...", help="The baseline first.")],
     model: Model = None,
     quant: Annotated[str | None, typer.Option("--quant", "-q", help="ggml types, comma separated.")] = None,
@@ -116,16 +126,29 @@ def compare(
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
     report: ReportDir = None,
+    lin: Lin = None,
+    lout: Lout = None,
+    devices: Devices = 4,
+    requests: Count = None,
 ) -> None:
     """Speedup, J/token, $/1M tokens and tokens/$ of systems against a baseline.
 
     Example: `gempim compare neoverse-n1 sail --model llama-2-7b --quant q2_k,q4_0 --batch 1,8 -o md --report out`
+
+    Example: `gempim compare gpu-h100 gpu-h100@8 --model mixtral-8x7b --batch 32,64 --lin 256,1024 --lout 256`
     """
     from gempim.experiment import resolve
     from gempim.output import print_comparison
 
     if len(systems) < 2:
         raise DataError("compare: expected a baseline and at least one more system")
+    if serving_options(ctx):
+        compare_serving(
+            systems, model, batch=_ints(batch, "--batch"), lin=_ints(lin or "", "--lin"),
+            lout=_ints(lout or "", "--lout"), devices=devices, count=requests, sets=sets or [], runs=runs,
+            output=output, price=price, energy=energy, utilisation=utilisation, report=report,
+        )  # fmt: skip
+        return
     quants: list[str | None] = list(quant.split(",")) if quant else [None]
     paths = []
     for q in quants:
@@ -151,6 +174,10 @@ def _ints(text: str, option: str) -> list[int]:
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="SWEEP.toml")],
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes. Default: all cores.")] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", help="Scheduler of a Dask cluster that shares the folder of the runs: tcp://HOST:PORT."),
+    ] = None,
     runs: Runs = Path("runs"),
     output: Out = Format.md,
     price: Prices = None,
@@ -166,7 +193,7 @@ def sweep(
     from gempim.sweep import load_sweep, run_sweep
 
     plan = load_sweep(file)
-    paths = run_sweep(plan, runs, jobs=jobs)
+    paths = run_sweep(plan, runs, jobs=jobs, dask=dask)
     options: dict[str, Any] = {
         "prices": prices_of(price),
         "energy": energy,

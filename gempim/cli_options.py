@@ -102,7 +102,8 @@ def given_options(ctx: typer.Context, names: tuple[str, ...]) -> list[str]:
     # By its name: newer typer brings its own copy of click, whose enum is another one.
     sources = {name: ctx.get_parameter_source(name) for name in names}
     found = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    return ["EXPERIMENT.toml" if n == "file" else "--" + ("set" if n == "sets" else n.replace("_", "-")) for n in found]
+    special = {"file": "EXPERIMENT.toml", "sets": "--set", "files": "--file"}
+    return [special.get(n) or "--" + n.replace("_", "-") for n in found]
 
 
 def system_of(name: str, sets: list[str] | None) -> System:

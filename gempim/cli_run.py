@@ -36,11 +36,18 @@ from gempim.quantity import DataError
 
 _GEM5 = "Engine gem5-se"
 """Panel of the options of the engine gem5-se in `gempim run --help`."""
+_LINUX = "Engine gem5-fs"
+"""Panel of the options of Linux in gem5; those of gem5-se go with it as well."""
 _LLAMA = "Engine gem5-se with --gguf"
 """Panel of the options of llama.cpp in gem5."""
 
 RunEngine = Annotated[
-    str, typer.Option("--engine", help="Engine: embedded, or gem5-se: llama.cpp on --gguf, or --binary, in gem5.")
+    str,
+    typer.Option(
+        "--engine",
+        help="Engine: embedded; gem5-se: llama.cpp on --gguf, or --binary, in gem5; gem5-fs: --binary or --script under"
+        " Linux in gem5.",
+    ),
 ]
 RunPrompt = Annotated[
     str | None,
@@ -86,8 +93,11 @@ _BINARY_ONLY = ("binary", "args", "cores", "fast_forward", "max_ticks", "stop_af
 _LLAMA_ONLY = ("sample", "sample_passes", "warmup_regions", "flash_attn", "ignore_eos")
 """Parameters of `run` that go with the engine gem5-se and --gguf only."""
 
-_GUEST_ONLY = (*_BINARY_ONLY, "cpu", "caches", "mem_size", "gem5", "plugin", *_LLAMA_ONLY)
-"""Parameters of `run` that only the engine gem5-se has."""
+_LINUX_ONLY = ("script", "files", "linux", "hang_after")
+"""Parameters of `run` that only the engine gem5-fs has."""
+
+_GUEST_ONLY = (*_BINARY_ONLY, "cpu", "caches", "mem_size", "gem5", "plugin", *_LLAMA_ONLY, *_LINUX_ONLY)
+"""Parameters of `run` that only the engines in gem5 have."""
 
 _NOT_LLAMA = ("file", "model", "quant", "batch", *_BINARY_ONLY)
 """Parameters of `run` that llama.cpp in gem5 does not have."""
@@ -151,6 +161,21 @@ def run(
         bool,
         typer.Option("--allow-idle-pim", help="Accept a guest that leaves the PIM idle.", rich_help_panel=_GEM5),
     ] = False,
+    script: Annotated[
+        Path | None, typer.Option("--script", help="A shell script instead of --binary.", rich_help_panel=_LINUX)
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="A file for the guest's /work: FILE[=NAME]. Repeatable.", rich_help_panel=_LINUX),
+    ] = None,
+    linux: Annotated[
+        Path | None,
+        typer.Option("--linux", help="Made by `gempim linux build`. Default: the cache's.", rich_help_panel=_LINUX),
+    ] = None,
+    hang_after: Annotated[
+        float | None,
+        typer.Option("--hang-after", help="Fail when idle for these simulated seconds.", rich_help_panel=_LINUX),
+    ] = None,
     sample: Annotated[
         str,
         typer.Option(
@@ -184,10 +209,26 @@ def run(
     Example: `gempim run --engine gem5-se --system sail --gguf FILE.gguf --prompt "Once upon" --tokens 8 --threads 4`
 
     Example: `gempim run --engine gem5-se --system sail --binary gemv.aarch64 --args "-t q4_0" --cpu o3 --cores 4`
+
+    Example: `gempim run --engine gem5-fs --system sail --script run.sh --file gemv.aarch64 --cpu timing --cores 4`
     """
     from gempim.experiment import load_experiment, resolve
     from gempim.output import print_runs
 
+    if engine != "gem5-fs" and (given := given_options(ctx, _LINUX_ONLY)):
+        raise DataError(f"{given[0]} goes with --engine gem5-fs")
+    if engine == "gem5-fs":
+        from gempim.cli_fs import run_under_linux
+
+        if given := given_options(ctx, (*_MODEL_ONLY, *_LLAMA_ONLY)):
+            raise DataError(f"--engine gem5-fs runs a script or a program, not a model: {given[0]} does not go with it")
+        run_under_linux(
+            system_of(system, sets), runs, output, script=script, binary=binary, args=args, files=files, linux=linux,
+            cpu=cpu, cores=cores, caches=caches, mem_size=mem_size if given_options(ctx, ("mem_size",)) else "1GiB",
+            fast_forward=fast_forward, max_ticks=max_ticks, stop_after_roi=stop_after_roi, hang_after=hang_after,
+            restore=restore, gem5=gem5, plugin=plugin, allow_idle_pim=allow_idle_pim,
+        )  # fmt: skip
+        return
     if engine == "gem5-se" and gguf is not None and binary is None:
         from gempim.cli_llama import generate
         from gempim.engines.llama import LlamaRequest

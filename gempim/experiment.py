@@ -183,6 +183,11 @@ def resolve(doc: Mapping[str, Any], *, origin: str, base_dir: Path | None = None
     if system_name.endswith(".toml"):
         system_name = str(base / system_name)
     system = load_system(system_name)
+    if "xpu" in system.sections:
+        raise DataError(
+            f"{origin}: system {system.name} serves streams of requests: gempim serve EXPERIMENT.toml, or"
+            " gempim compare with --lin and --lout"
+        )
     for key, raw in spec.set.items():
         system = system.with_override(key.removeprefix("system."), raw, origin=origin)
     if spec.model.gguf is not None:

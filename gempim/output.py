@@ -14,6 +14,8 @@ from gempim.analysis.cost import load_prices
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.result import Result, evaluate
 from gempim.analysis.run import load_run
+from gempim.analysis.serving import is_serve_run
+from gempim.output_serve import explain_serving, serving_report
 from gempim.quantity import DataError
 
 err = Console(stderr=True)
@@ -129,6 +131,13 @@ def make_report(
     """The HTML, Markdown, CSV and JSON report of runs; the path of its index page."""
     if not run_dirs:
         raise DataError("report: no run directories given")
+    if serving := [is_serve_run(path) for path in run_dirs]:
+        if all(serving):
+            return serving_report(
+                run_dirs, out, baseline=baseline, prices=prices, energy=energy, utilisation=utilisation
+            )
+        if any(serving):
+            raise DataError(f"report: {run_dirs[serving.index(True)]} served requests, other runs did not: two reports")
     found = results(run_dirs, prices=prices, energy=energy, utilisation=utilisation)
     return _report(found, out, baseline, ())
 
@@ -137,4 +146,6 @@ def explain_run(run_dir: Path, *, prices: Mapping[str, float], energy: str | Non
     """Where the numbers of one run come from, as Markdown."""
     from gempim.analysis.explain import explain
 
+    if is_serve_run(run_dir):
+        return explain_serving(run_dir, prices=prices, energy=energy, utilisation=utilisation)
     return explain(results([run_dir], prices=prices, energy=energy, utilisation=utilisation)[0])

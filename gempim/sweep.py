@@ -147,17 +147,28 @@ def _one(experiment: Experiment, root: Path, command: list[str]) -> Path:
     return simulate(experiment, root, command=command)
 
 
-def run_sweep(sweep: Sweep, root: Path, *, jobs: int | None = None) -> list[Path]:
+def run_sweep(sweep: Sweep, root: Path, *, jobs: int | None = None, dask: str | None = None) -> list[Path]:
     """Run every point that has no complete run yet, in parallel; the run directories in the order of the points.
 
     :param jobs: worker processes; default: the number of cores
+    :param dask: address of a Dask scheduler whose workers do it instead
+    :raises DataError: see `simulate` and `run_on_dask`
     """
+    if dask is not None and jobs is not None:
+        raise DataError("--jobs and --dask exclude each other: the cluster has the workers that it has")
     jobs = jobs or os.cpu_count() or 1
     command = list(sys.argv)
     paths = [run_path(p, root) for p in sweep.points]
     missing = [p for p, path in zip(sweep.points, paths, strict=True) if not is_complete(path)]
     with _progress(len(paths), sweep.name) as bar:
         bar.update(len(paths) - len(missing))
+        if dask is not None:
+            from gempim.sweep_dask import run_on_dask
+
+            if missing:
+                pairs = [(point, run_path(point, root)) for point in missing]
+                run_on_dask(pairs, root, dask, command=command, done=bar.update)
+            return paths
         # Starting worker processes costs seconds: not for a handful of runs.
         workers = min(jobs, max(1, len(missing) // _RUNS_PER_WORKER))
         tasks = (joblib.delayed(_one)(p, root, command) for p in missing)

@@ -20,7 +20,11 @@ from gempim import _engine
 from gempim.engines.cpu import CpuParams
 from gempim.engines.gpu import GpuParams
 from gempim.engines.host import LlcParams, PimHostParams
+from gempim.engines.xpu import XpuParams
 from gempim.quantity import DataError, Quantity, check_keys, load_toml, parse_quantity, suggest
+from gempim.serve.collectives import LinkParams
+from gempim.serve.placement import PlacementParams
+from gempim.serve.policy import PolicyParams
 
 DATA = Path(__file__).parent / "data"
 
@@ -28,6 +32,8 @@ KINDS = {
     "cpu": ("cpu", "llc", "memory"),
     "cpu+sram_pim": ("cpu", "llc", "memory", "sram_pim", "pim_host"),
     "gpu-roofline": ("gpu",),
+    "xpu": ("xpu", "link", "placement"),
+    "xpu+logic_pim": ("xpu", "link", "placement", "policy", "memory", "logic_pim"),
 }
 
 
@@ -61,8 +67,13 @@ _SCHEMAS: dict[str, Callable[[], list[FieldSpec]]] = {
     "llc": lambda: _from_dataclass(LlcParams),
     "pim_host": lambda: _from_dataclass(PimHostParams),
     "gpu": lambda: _from_dataclass(GpuParams),
+    "xpu": lambda: _from_dataclass(XpuParams),
+    "link": lambda: _from_dataclass(LinkParams),
+    "placement": lambda: _from_dataclass(PlacementParams),
+    "policy": lambda: _from_dataclass(PolicyParams),
     "dram": lambda: _from_engine(_engine.dram_param_info()),
     "sram_pim": lambda: _from_engine(_engine.sram_pim_param_info()),
+    "logic_pim": lambda: _from_engine(_engine.logic_pim_param_info()),
 }
 
 
@@ -139,7 +150,7 @@ class System:
 
 _MEMORY_SCHEMA = {
     "standard": FieldSpec("standard", "name", "timing set in data/dram", 0, 0, "str"),
-    "channels": FieldSpec("channels", "channels", "DRAM channels of the socket", 1, 64, "int"),
+    "channels": FieldSpec("channels", "channels", "DRAM channels of the socket or device", 1, 1024, "int"),
 }
 
 

@@ -21,6 +21,7 @@ from gempim.experiment import Experiment, resolve
 from gempim.output import MATCH, results
 from gempim.simulate import simulate
 from gempim.sweep import Sweep, run_sweep
+from gempim.validate_serve import measure as measure_serving
 
 BASELINE = "neoverse-n1"
 MODELS = ("llama-2-7b", "llama-2-13b")
@@ -132,8 +133,9 @@ def main(
 ) -> None:
     """Measure every claim and write the validation page."""
     measured, frame, notes = measure(runs)
-    page = render_page(check(load_claims(), measured), notes)
     out.mkdir(parents=True, exist_ok=True)
+    serving, serving_notes = measure_serving(out)
+    page = render_page(check(load_claims(), {**measured, **serving}), [*notes, *serving_notes])
     (out / "VALIDATION.md").write_text(page)
     columns = ["model", "quant", "system", "threads", "batch", "test", "tokens_per_s", "j_per_token"]
     columns += ["usd_per_million_tokens", "tokens_per_usd", "speedup", "j_per_token_ratio", "tokens_per_usd_ratio"]

@@ -3,6 +3,7 @@
 from typing import Callable, List
 
 from gem5.components.boards.simple_board import SimpleBoard
+from m5.objects import Port
 
 
 class GempimBoard(SimpleBoard):
@@ -17,6 +18,10 @@ class GempimBoard(SimpleBoard):
     def when_built(self, action: Callable[[], None]) -> None:
         """Call `action` after gem5 has made (and restored) its objects and before it simulates."""
         self._when_built.append(action)
+
+    def device_ports(self) -> List[Port]:
+        """No devices: gem5 itself answers system calls."""
+        return []
 
     def _post_instantiate(self) -> None:
         super()._post_instantiate()

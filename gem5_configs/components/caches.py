@@ -182,6 +182,8 @@ class _Hierarchy(AbstractClassicCacheHierarchy):
         board.connect_system_port(self.membus.cpu_side_ports)
         for _, port in board.get_memory().get_mem_ports():
             self.membus.mem_side_ports = port
+        for port in board.device_ports():
+            self.membus.mem_side_ports = port
 
     def _connect_weights(self, bus: CoherentXBar) -> None:
         """One port a slice: what each slice of arrays can take from the crossbar at once."""
@@ -226,6 +228,9 @@ class N1CacheHierarchy(_Hierarchy):
             core.connect_interrupt()
             self.l2bus[i].mem_side_ports = self.l2[i].cpu_side
             self.l2[i].mem_side = self.mesh.cpu_side_ports
+        if board.device_ports():
+            # What is no slice's: devices, past the LLC.
+            self.mesh.default = self.membus.cpu_side_ports
         self.llc = [LlcSlice(self._geometry, self._ranges(board, s)) for s in range(self._geometry.slices)]
         for cache in self.llc:
             cache.cpu_side = self.mesh.mem_side_ports

@@ -126,6 +126,10 @@ class N1BranchPredictor(BiModeBP):
     choiceCtrBits = 2
 
 
+N1_MIDR = 0x414FD0C1
+"""MIDR_EL1 of revision r4p1, which Linux knows the core and its errata by (TRM)."""
+
+
 class N1Release(ArmRelease):
     """Instruction set extensions of a Neoverse-N1 (Armv8.2-A, TRM) that gem5 knows: no SVE, no I8MM, no pointer
     authentication, so that the C library and llama.cpp pick the same kernels as on the real core."""
@@ -210,7 +214,7 @@ class GempimCore(BaseCPUCore):
         # Ruby. run.py has checked the instruction set.
         AbstractCore.__init__(self)
         self._isa = ISA.ARM
-        cpu.isa = [ArmISA(release_se=N1Release()) for _ in range(int(cpu.numThreads))]
+        cpu.isa = [ArmISA(release_se=N1Release(), midr=N1_MIDR) for _ in range(int(cpu.numThreads))]
         self.core = cpu
         self.core.createThreads()
         if device is not None:

@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any, Dict, List, NoReturn, Sequence
 
+from spec import full_system
 from spec.errors import SpecError
 
 CPUS = ("atomic_noncaching", "atomic", "timing", "minor", "o3")
@@ -19,8 +20,12 @@ example:
   gempim plugin build --gem5 /path/to/gem5.opt
   gem5.opt --outdir=m5out gem5_configs/run.py --system sail --cpu o3 --cores 4 --binary gemv.aarch64 --args -t q4_0 -m 1
 
-exit status: the guest's own; 2 for a wrong option, file or system; 124 when --max-ticks is reached; 125 when the
-guest's region marks do not pair up; 134 when the guest aborts.
+  gempim linux build
+  gem5.opt --outdir=m5out gem5_configs/run.py --fs --system sail --cores 4 --script FILE --file gemv.aarch64
+
+exit status: the guest's or the script's own; 2 for a wrong option, file or system; 122 when Linux panics; 123 when all
+cores idle for --hang-after; 124 when --max-ticks is reached; 125 when the guest's region marks do not pair up; 134
+when the guest aborts.
 """
 
 _SIZE = re.compile(r"(\d+)(MiB|GiB)")
@@ -75,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     p = _Parser(
         prog="run.py",
-        description="Run one statically linked AArch64 Linux program in gem5's syscall emulation on a gempim system.",
+        description="Run a statically linked AArch64 Linux program on a gempim system, in gem5's syscall emulation or,"
+        " with --fs, under Linux.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -86,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--cpu", default="o3", choices=CPUS, help="CPU model (default: o3, a Neoverse-N1)")
     what.add_argument("--cores", type=_count(1), default=1, help="simulated cores, at most the system's (default: 1)")
     what.add_argument("--caches", default="n1", choices=CACHES, help="cache hierarchy (default: n1)")
-    what.add_argument("--mem-size", default="4GiB", help="simulated memory (default: 4GiB; untouched pages are free)")
+    what.add_argument(
+        "--mem-size", help="simulated memory (default: 4GiB; with --fs 1GiB, since Linux touches all of it)"
+    )
     plug = p.add_argument_group("plug-in, for systems with a PIM")
     plug.add_argument("--plugin", metavar="PATH", help="the built plug-in (default: the environment's GEMPIM_PLUGIN)")
     plug.add_argument(
@@ -103,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     guest.add_argument("--binary", metavar="GUEST", help="the program")
     guest.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="guest environment; repeatable")
     guest.add_argument("--args", nargs=argparse.REMAINDER, default=[], help="its arguments: everything that follows")
+    full_system.add_arguments(p)
     run = p.add_argument_group("how far it runs")
     run.add_argument(
         "--fast-forward", action="store_true", help="use the fastest CPU, without caches, until the first region begins"
@@ -148,12 +157,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """:raises SpecError: options that contradict each other, or name files that are not there"""
+    options.mem_size = options.mem_size or ("1GiB" if options.fs else "4GiB")
+    options.mem_bytes = memory_bytes(options.mem_size)
+    full_system.check(options)
+    if options.boot_only:
+        return
     if (options.system is None) == (options.experiment is None):
         raise SpecError("give either --system NAME or --experiment FILE.json")
-    if options.binary is None:
+    if options.binary is None and options.script is None:
         raise SpecError("--binary GUEST is missing: a statically linked AArch64 Linux program")
-    check_guest(options.binary)
-    options.mem_bytes = memory_bytes(options.mem_size)
+    if options.binary is not None:
+        check_guest(options.binary)
     for item in options.env:
         if not item.partition("=")[0] or "=" not in item:
             raise SpecError(f"--env {item}: expected NAME=VALUE")

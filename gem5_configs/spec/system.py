@@ -22,6 +22,8 @@ SECTIONS = {
     "cpu": ("cpu", "llc", "memory"),
     "cpu+sram_pim": ("cpu", "llc", "memory", "sram_pim", "pim_host"),
     "gpu-roofline": ("gpu",),
+    "xpu": ("xpu", "link", "placement"),
+    "xpu+logic_pim": ("xpu", "link", "placement", "policy", "memory", "logic_pim"),
 }
 """Device sections by kind of system; `memory` brings `dram`. The same as `gempim.systems.KINDS`."""
 

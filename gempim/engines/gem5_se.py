@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -189,8 +189,52 @@ def run_gem5_se(
     binary_hash = file_sha256(binary)
     plug = find_plugin(plugin, system, binary_hash)
     hashes = {"gem5": binary_hash, **input_hashes(options, plug)}
+    guest = options.binary.name
+    return run_guest(
+        ENGINE, system, options, guest, root,
+        binary=binary, plugin=plug, hashes=hashes, allow_idle_pim=allow_idle_pim, command=command,
+    )  # fmt: skip
+
+
+class GuestOptions(Protocol):
+    """What is told to run.py besides the system."""
+
+    @property
+    def cpu(self) -> str:
+        """CPU model."""
+
+    @property
+    def cores(self) -> int:
+        """Simulated cores."""
+
+    def command(self) -> list[str]:
+        """The options as run.py reads them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+
+
+def run_guest(
+    engine: str,
+    system: System,
+    options: GuestOptions,
+    guest: str,
+    root: Path,
+    *,
+    binary: Path,
+    plugin: Path | None,
+    hashes: Mapping[str, str],
+    allow_idle_pim: bool,
+    command: Sequence[str] | None,
+) -> Path:
+    """One run of run.py as a run directory, unless a complete one is there; its path.
+
+    :param guest: names the program or script
+    :param hashes: of every file that decides the result
+    :raises DataError: gem5 or the guest failed, or the PIM of a PIM system did nothing
+    """
     resolved = resolved_values(system)
-    path = root / _run_name(system, options, resolved, hashes)
+    path = root / _run_name(engine, system, options, guest, resolved, hashes)
     if is_complete(path):
         _check_pim_worked(path.name, system, parse_stats(path / "stats.txt"), allow_idle_pim)
         return path
@@ -198,15 +242,15 @@ def run_gem5_se(
 
     def fill(folder: Path) -> None:
         write_json(folder / "system.json", resolved)
-        done = launch(folder, binary, plug, options, folder / "system.json")
+        done = launch(folder, binary, plugin, options, folder / "system.json")
         check_ended(done, folder, root / f".failed-{path.name}.log")
         sections = parse_stats(folder / "stats.txt")
         rois = roi_rows(folder, sections)
         _check_pim_worked(path.name, system, sections, allow_idle_pim)
         remove_scratch(folder)
-        write_json(folder / "result.json", {"schema": SCHEMA, "run": path.name, "engine": ENGINE, **_result(rois)})
+        write_json(folder / "result.json", {"schema": SCHEMA, "run": path.name, "engine": engine, **_result(rois)})
         wall = time.perf_counter() - started
-        write_json(folder / "manifest.json", _manifest(system, options, resolved, path, hashes, wall, command))
+        write_json(folder / "manifest.json", _manifest(engine, system, options, resolved, path, hashes, wall, command))
 
     write_run(path, fill)
     return path
@@ -233,12 +277,8 @@ def check(system: System, options: Gem5Options) -> None:
 
 def input_hashes(options: Gem5Options, plugin: Path | None) -> dict[str, str]:
     """Hashes of every other file that decides the result, those that the guest's arguments name included."""
-    scripts = hashlib.sha256()
-    folder = config_folder()
-    for file in sorted(folder.rglob("*.py")):
-        scripts.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     out = {
-        "gem5_configs": scripts.hexdigest(),
+        "gem5_configs": scripts_sha256(),
         "guest": file_sha256(options.binary),
         "plugin": tree_sha256(plugin) if plugin else "",
     }
@@ -248,6 +288,15 @@ def input_hashes(options: Gem5Options, plugin: Path | None) -> dict[str, str]:
     if options.restore is not None:
         out["checkpoint"] = tree_sha256(options.restore)
     return out
+
+
+def scripts_sha256() -> str:
+    """Hash of the scripts that gem5 runs."""
+    scripts = hashlib.sha256()
+    folder = config_folder()
+    for file in sorted(folder.rglob("*.py")):
+        scripts.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return scripts.hexdigest()
 
 
 def tree_sha256(path: Path) -> str:
@@ -260,19 +309,27 @@ def tree_sha256(path: Path) -> str:
     return h.hexdigest()
 
 
-def _run_name(system: System, options: Gem5Options, resolved: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    """`gem5-<system>-<guest>-<cpu>-c<cores>-<hash>`."""
-    guest = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "-" for c in options.binary.name)[:64]
+def _run_name(
+    engine: str,
+    system: System,
+    options: GuestOptions,
+    guest: str,
+    resolved: Mapping[str, Any],
+    hashes: Mapping[str, str],
+) -> str:
+    """`gem5-<system>-<guest>-<cpu>-c<cores>-<hash>`; in full system it begins with `gem5-fs`."""
+    guest = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "-" for c in guest)[:64]
     content = {"system": resolved, "options": options.to_json(), "hashes": dict(hashes)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return f"gem5-{system.name}-{guest}-{options.cpu}-c{options.cores}-{digest}"
+    start = "gem5" if engine == ENGINE else engine
+    return f"{start}-{system.name}-{guest}-{options.cpu}-c{options.cores}-{digest}"
 
 
 def launch(
     folder: Path,
     binary: Path,
     plugin: Path | None,
-    options: Gem5Options,
+    options: GuestOptions,
     resolved: Path,
     *,
     cwd: Path | None = None,
@@ -424,8 +481,9 @@ def _remove(path: Path) -> None:
 
 
 def _manifest(
+    engine: str,
     system: System,
-    options: Gem5Options,
+    options: GuestOptions,
     resolved: Mapping[str, Any],
     path: Path,
     hashes: Mapping[str, str],
@@ -435,9 +493,9 @@ def _manifest(
     return {
         "schema": SCHEMA,
         "status": "complete",
-        "kind": ENGINE,
+        "kind": engine,
         "experiment": {
-            "engine": ENGINE,
+            "engine": engine,
             "system": system.to_json(),
             "gem5": options.to_json(),
             "energy_table": system.energy_table,

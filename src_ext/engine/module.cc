@@ -9,6 +9,7 @@ namespace py = pybind11;
 
 namespace gempim::bind {
 void bind_dram(py::module_ &m);
+void bind_logic_pim(py::module_ &m);
 void bind_sram_pim(py::module_ &m);
 } // namespace gempim::bind
 
@@ -17,5 +18,6 @@ PYBIND11_MODULE(_engine, m) {
     py::register_exception<gempim::ParamError>(m, "ParamError", PyExc_ValueError);
     py::class_<gempim::MemoryPort>(m, "MemoryPort", "Abstract timing of bulk memory transfers.");
     gempim::bind::bind_dram(m);
+    gempim::bind::bind_logic_pim(m);
     gempim::bind::bind_sram_pim(m);
 }

@@ -131,7 +131,9 @@ class LutmmWait : public Lutmm {
         ThreadContext *tc = xc->tcBase();
         const RegVal status = device_.wait(tc, operand(xc));
         answer(xc, trace, status);
-        if (status == GEMPIM_STATUS_PENDING) {
+        // An interrupt that is there already would not wake a core that goes to sleep now; as with WFI, it does not
+        // sleep.
+        if (status == GEMPIM_STATUS_PENDING && !tc->getCpuPtr()->checkInterrupts(tc->threadId())) {
             tc->quiesce();
         } else {
             // A pipeline that has seen IsQuiesce fetches on only after a wake-up.

@@ -58,7 +58,9 @@ const pim::SramPimParams &checked(const pim::SramPimParams &params, const std::s
 struct SramPim::Running {
     uint64_t ticket = 0;
     pim::Command command;
+    AddressSpace space;
     Addr status_address = 0; ///< physical
+    Addr status_virtual = 0;
     std::vector<Addr> weight_pages;
     std::vector<Addr> activation_pages;
     std::vector<Addr> result_pages;
@@ -154,6 +156,8 @@ Fault SramPim::issue(ThreadContext *tc, Addr address, const gempim_lutmm_desc &d
         return fault;
     }
     running->ticket = next_ticket_++;
+    running->space = AddressSpace::of(tc);
+    running->status_virtual = status.address;
     running->status_address = status_page[0] + status.address % kPageBytes;
     running->issued = curTick();
     DPRINTF(SramPim, "command %d: %s m %d n %d k %d\n", running->ticket, running->command.format->name, desc.m, desc.n,
@@ -174,12 +178,17 @@ RegVal SramPim::wait(ThreadContext *tc, RegVal ticket) {
         if (commands_.size() < tickets_) {
             return GEMPIM_STATUS_DONE;
         }
-    } else if (const auto done = finished_.find(ticket); done != finished_.end()) {
-        const uint32_t status = done->second;
-        finished_.erase(done);
-        return status;
-    } else if (commands_.find(ticket) == commands_.end()) {
-        return GEMPIM_ERR_TICKET;
+    } else {
+        const Addr space = AddressSpace::of(tc).id();
+        if (const auto done = finished_.find(ticket); done != finished_.end() && done->second.space == space) {
+            const uint32_t status = done->second.status;
+            finished_.erase(done);
+            return status;
+        }
+        const auto running = commands_.find(ticket);
+        if (running == commands_.end() || running->second->space.id() != space) {
+            return GEMPIM_ERR_TICKET;
+        }
     }
     ++stats_.lutmmSleeps;
     waiters_[ticket].insert(tc->contextId());
@@ -230,7 +239,7 @@ std::function<std::optional<SramPim::Piece>()> SramPim::pieces(const pim::RowRan
         const Addr address = range.address + (first + row) * range.stride + from + offset;
         const uint64_t to_line_end = line_bytes_ - address % line_bytes_;
         const auto size = static_cast<unsigned>(std::min(to_line_end, bytes - offset));
-        const Piece piece{pages[(address - base) / kPageBytes] + address % kPageBytes, size,
+        const Piece piece{pages[(address - base) / kPageBytes] + address % kPageBytes, address, size,
                           packed + row * packed_row + offset};
         offset += size;
         if (offset == bytes) {
@@ -355,6 +364,7 @@ void SramPim::write_strip(Running &command, const pim::ResultWrite &strip) {
     const uint64_t row_bytes = command.plan().columns_of(strip.strip) * sizeof(float);
     auto transfer = std::make_unique<Transfer>();
     transfer->write = true;
+    transfer->space = &command.space;
     transfer->next = pieces(c.results, command.result_pages, 0, c.results.rows,
                             uint64_t{strip.strip} * command.plan().tile_n * sizeof(float), row_bytes,
                             reinterpret_cast<uint8_t *>(values.data()), row_bytes);
@@ -376,12 +386,13 @@ void SramPim::finish_if_done(Running &command) {
     stats_.computeTicks += command.pipeline->results_ready_ps() - command.activations_ready;
     auto transfer = std::make_unique<Transfer>();
     transfer->write = true;
+    transfer->space = &command.space;
     transfer->next = [&command, sent = false]() mutable -> std::optional<Piece> {
         if (sent) {
             return std::nullopt;
         }
         sent = true;
-        return Piece{command.status_address, sizeof(command.status_word),
+        return Piece{command.status_address, command.status_virtual, sizeof(command.status_word),
                      reinterpret_cast<uint8_t *>(&command.status_word)};
     };
     transfer->error = &command.error;
@@ -397,7 +408,8 @@ void SramPim::complete(uint64_t ticket) {
     stats_.memoryErrors += command.error ? 1 : 0;
     stats_.commandTicks += curTick() - command.issued;
     stats_.resultTicks += curTick() - command.pipeline->results_ready_ps();
-    finished_.emplace(ticket, command.error ? GEMPIM_ERR_MEMORY : GEMPIM_STATUS_DONE);
+    const uint32_t status = command.error ? GEMPIM_ERR_MEMORY : GEMPIM_STATUS_DONE;
+    finished_.emplace(ticket, Finished{status, command.space.id()});
     if (finished_.size() > kMostUnread) {
         finished_.erase(finished_.begin());
     }
@@ -484,12 +496,15 @@ void SramPim::serialize(CheckpointOut &cp) const {
     SERIALIZE_SCALAR(next_slice_);
     std::vector<uint64_t> tickets;
     std::vector<uint32_t> statuses;
-    for (const auto &[ticket, status] : finished_) {
+    std::vector<uint64_t> spaces;
+    for (const auto &[ticket, finished] : finished_) {
         tickets.push_back(ticket);
-        statuses.push_back(status);
+        statuses.push_back(finished.status);
+        spaces.push_back(finished.space);
     }
     SERIALIZE_CONTAINER(tickets);
     SERIALIZE_CONTAINER(statuses);
+    SERIALIZE_CONTAINER(spaces);
     // Nobody waits for a command that is done, so what is left of the waiters is to be woken.
     std::vector<ContextID> suspended(to_wake_.begin(), to_wake_.end());
     SERIALIZE_CONTAINER(suspended);
@@ -501,14 +516,17 @@ void SramPim::unserialize(CheckpointIn &cp) {
     UNSERIALIZE_SCALAR(next_slice_);
     std::vector<uint64_t> tickets;
     std::vector<uint32_t> statuses;
+    std::vector<uint64_t> spaces;
     std::vector<ContextID> suspended;
     UNSERIALIZE_CONTAINER(tickets);
     UNSERIALIZE_CONTAINER(statuses);
+    UNSERIALIZE_CONTAINER(spaces);
     UNSERIALIZE_CONTAINER(suspended);
-    fatal_if(tickets.size() != statuses.size(), "%s: checkpoint: %d tickets but %d statuses\n", name(), tickets.size(),
-             statuses.size());
+    fatal_if(tickets.size() != statuses.size() || tickets.size() != spaces.size(),
+             "%s: checkpoint: %d tickets but %d statuses and %d address spaces\n", name(), tickets.size(),
+             statuses.size(), spaces.size());
     for (size_t i = 0; i < tickets.size(); ++i) {
-        finished_.emplace(tickets[i], statuses[i]);
+        finished_.emplace(tickets[i], Finished{statuses[i], spaces[i]});
     }
     to_wake_.insert(suspended.begin(), suspended.end());
 }

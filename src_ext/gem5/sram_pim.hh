@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/statistics.hh"
+#include "gem5/address_space.hh"
 #include "isa/lutmm.h"
 #include "mem/port.hh"
 #include "models/sram_pim/command.hh"
@@ -50,7 +51,10 @@ class SramPim : public ClockedObject {
      */
     Fault issue(ThreadContext *tc, Addr address, const gempim_lutmm_desc &desc, RegVal &answer);
 
-    /** @return a status; on PENDING the device will wake `tc` when asking again makes sense */
+    /**
+     * @return a status; on PENDING the device will wake `tc` when asking again makes sense. In full system a program
+     * has no tickets but its own.
+     */
     RegVal wait(ThreadContext *tc, RegVal ticket);
 
     RegVal query(RegVal what);
@@ -68,6 +72,7 @@ class SramPim : public ClockedObject {
     /** Bytes of guest memory within one cache line, and where they lie in a host buffer. */
     struct Piece {
         Addr address; ///< physical
+        Addr virtual_address;
         unsigned bytes;
         uint8_t *data;
     };
@@ -76,10 +81,14 @@ class SramPim : public ClockedObject {
     struct Transfer {
         std::function<std::optional<Piece>()> next; ///< the pieces, one after another
         bool write = false;
-        bool *error = nullptr; ///< set when the memory system answers with an error
+        /** For writes: whose memory it must still be. nullptr: not looked at. */
+        const AddressSpace *space = nullptr;
+        bool *error = nullptr; ///< set when the memory system answers with an error, or a write was left out
         std::function<void()> done;
         unsigned in_flight = 0;
         bool all_sent = false;
+        Addr checked_page = 0; ///< virtual page of the last piece that was looked at; 0: none
+        bool page_is_there = false;
     };
 
     /** A request port that keeps a bounded number of lines in flight, transfers in order. */
@@ -95,7 +104,10 @@ class SramPim : public ClockedObject {
       private:
         struct State;
         void send();
+        void finish_ended();
         void atomic(Transfer &transfer);
+        /** The next piece that may be sent; writes to pages that are no longer the program's are left out. */
+        std::optional<Piece> next_piece(Transfer &transfer);
         PacketPtr make_packet(const Piece &piece, Transfer &transfer);
         void take_response(PacketPtr packet, Transfer &transfer);
 
@@ -123,6 +135,7 @@ class SramPim : public ClockedObject {
         statistics::Scalar lutmmQueries;
         statistics::Scalar commandsDone;
         statistics::Scalar memoryErrors;
+        statistics::Scalar droppedWrites;
         statistics::Scalar commandTicks;
         statistics::Scalar activationTicks;
         statistics::Scalar computeTicks;
@@ -133,6 +146,12 @@ class SramPim : public ClockedObject {
     };
 
     // Memory ------------------------------------------------------------------------------------------
+
+    /** A command that is done, until its program has asked. */
+    struct Finished {
+        uint32_t status;
+        Addr space; ///< AddressSpace::id()
+    };
 
     /** Physical pages of a range, or the fault of the first that has none. */
     Fault translate(ThreadContext *tc, const gempim::sram_pim::RowRange &range, bool write, std::vector<Addr> &pages);
@@ -181,7 +200,7 @@ class SramPim : public ClockedObject {
     std::map<uint64_t, std::unique_ptr<Running>> commands_; ///< not done; by ticket, so in the order of issue
     std::vector<uint64_t> staged_bytes_;                    ///< by slice, of the commands that have started
     unsigned next_slice_ = 0;                               ///< where the next command's tiles begin
-    std::map<uint64_t, uint32_t> finished_;                 ///< ticket -> status not yet read
+    std::map<uint64_t, Finished> finished_;                 ///< by ticket; status not yet read
     std::map<uint64_t, std::set<ContextID>> waiters_;       ///< ticket (0: any) -> suspended contexts
     std::set<ContextID> to_wake_;
 

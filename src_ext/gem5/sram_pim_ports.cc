@@ -30,12 +30,33 @@ void SramPim::LinePort::push(std::unique_ptr<Transfer> transfer) {
 void SramPim::LinePort::atomic(Transfer &transfer) {
     // All lines at once: atomic mode has no contention, so the slowest line is the transfer's time.
     Tick latency = 0;
-    while (const auto piece = transfer.next()) {
+    while (const auto piece = next_piece(transfer)) {
         PacketPtr packet = make_packet(*piece, transfer);
         latency = std::max(latency, sendAtomic(packet));
         take_response(packet, transfer);
     }
     owner_.at(curTick() + latency, std::move(transfer.done));
+}
+
+std::optional<SramPim::Piece> SramPim::LinePort::next_piece(Transfer &transfer) {
+    constexpr Addr page_bytes = 4096;
+    for (;;) {
+        const auto piece = transfer.next();
+        if (!piece || transfer.space == nullptr) {
+            return piece;
+        }
+        // Once a page, not once a line: a host without a driver for this device could take a page away at any time.
+        const Addr page = piece->virtual_address & ~(page_bytes - 1);
+        if (page != transfer.checked_page) {
+            transfer.checked_page = page;
+            transfer.page_is_there = transfer.space->maps(owner_.system_, piece->virtual_address, piece->address);
+        }
+        if (transfer.page_is_there) {
+            return piece;
+        }
+        ++owner_.stats_.droppedWrites;
+        *transfer.error = true;
+    }
 }
 
 PacketPtr SramPim::LinePort::make_packet(const Piece &piece, Transfer &transfer) {
@@ -71,9 +92,13 @@ void SramPim::LinePort::send() {
         if (in_flight_ == limit_) {
             return;
         }
-        const auto piece = transfer.next();
+        const auto piece = next_piece(transfer);
         if (!piece) {
             transfer.all_sent = true;
+            if (transfer.in_flight == 0) {
+                // Nothing of it is out that would come back, perhaps because all of it was left out.
+                owner_.at(curTick(), [this] { finish_ended(); });
+            }
             continue;
         }
         ++in_flight_;
@@ -101,6 +126,11 @@ bool SramPim::LinePort::recvTimingResp(PacketPtr packet) {
     --in_flight_;
     --transfer.in_flight;
     send();
+    finish_ended();
+    return true;
+}
+
+void SramPim::LinePort::finish_ended() {
     // A transfer's end may start another one, which changes the queue: taken out first, told last.
     std::vector<std::unique_ptr<Transfer>> ended;
     for (auto it = queue_.begin(); it != queue_.end();) {
@@ -116,7 +146,6 @@ bool SramPim::LinePort::recvTimingResp(PacketPtr packet) {
     for (auto &done : ended) {
         done->done();
     }
-    return true;
 }
 
 } // namespace gem5

@@ -38,6 +38,8 @@ SramPim::Stats::Stats(SramPim &owner)
       ADD_STAT(lutmmQueries, statistics::units::Count::get(), "lutmm queries executed"),
       ADD_STAT(commandsDone, statistics::units::Count::get(), "lutmm commands completed"),
       ADD_STAT(memoryErrors, statistics::units::Count::get(), "commands that ended with an error of the memory system"),
+      ADD_STAT(droppedWrites, statistics::units::Count::get(),
+               "result lines and status words left out because the page was no longer the program's (full system)"),
       ADD_STAT(commandTicks, statistics::units::Tick::get(), "time from issue to completion, summed over commands"),
       ADD_STAT(activationTicks, statistics::units::Tick::get(),
                "of that, from the start of the command to the arrival of its activations"),

@@ -13,7 +13,7 @@ import pytest
 from .conftest import CONFIGS
 
 FILES = sorted(p for p in CONFIGS.rglob("*.py"))
-OWN = {"components", "gempim_gem5", "gempim_plugin", "simulation", "spec"}
+OWN = {"components", "gempim_gem5", "gempim_plugin", "simulation", "simulation_fs", "spec"}
 GEM5 = {"gem5", "m5", "_m5"}
 NEWER = {"tomllib"}
 """Modules of the standard library that only newer Pythons have; the code must do without."""

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace gempim::dram {
 
@@ -26,6 +27,7 @@ Timing::Timing(const DramParams &p) {
     column_slot = p.column_slots_nCK * ck;
     burst = p.burst_nCK() * ck;
     rcd = p.tRCD_nCK * ck;
+    rcd_wr = (p.tRCD_nCK - p.tRCD_WR_cut_nCK) * ck;
     rp = p.tRP_nCK * ck;
     ras = p.tRAS_nCK * ck;
     rc = p.tRC_nCK * ck;
@@ -39,7 +41,9 @@ Timing::Timing(const DramParams &p) {
     rtw = p.tRTW_nCK * ck;
     ppd = p.tPPD_nCK * ck;
     rfc = p.tRFC_nCK() * ck;
-    refi = p.tREFI_nCK() * ck;
+    rfc_bank = p.tRFCpb_nCK() * ck;
+    rrefd = p.tRREFD_nCK * ck;
+    refresh_interval = p.refresh_interval_nCK() * ck;
     const Ps cl = p.CL_nCK * ck;
     const Ps cwl = p.CWL_nCK * ck;
     read_done = cl + burst;
@@ -54,9 +58,9 @@ Timing::Timing(const DramParams &p) {
     rank_wr_to_rd = positive(write_done + rtrs, cl);
 }
 
-ChannelState::ChannelState(const DramParams &p)
-    : t_(p), banks_per_rank_(p.banks_per_rank()), banks_(p.ranks * p.banks_per_rank()),
-      groups_(p.ranks * p.bank_groups), ranks_(p.ranks) {
+ChannelState::ChannelState(const DramParams &p, BundleRules bundles)
+    : t_(p), rules_(std::move(bundles)), banks_per_rank_(p.banks_per_rank()), column_bus_(p.command_buses - 1),
+      banks_(p.ranks * p.banks_per_rank()), groups_(p.ranks * p.bank_groups), ranks_(p.ranks) {
     for (std::uint32_t b = 0; b < banks_.size(); ++b) {
         banks_[b].group = b / p.banks_per_group;
         banks_[b].rank = b / banks_per_rank_;
@@ -65,7 +69,7 @@ ChannelState::ChannelState(const DramParams &p)
 
 Ps ChannelState::earliest_ref(std::uint32_t rank) const {
     // next_act of a bank already holds tRP after PRE, tRC after ACT and tRFC after REF.
-    Ps time = bus_free_;
+    Ps time = bus_free_[0];
     for (std::uint32_t b = rank * banks_per_rank_; b < (rank + 1) * banks_per_rank_; ++b) {
         raise(time, banks_[b].next_act);
     }
@@ -84,6 +88,15 @@ Ps ChannelState::earliest(const Command &c, Ps now) const {
         return std::max(now, earliest_wr(c.bank));
     case Op::kRef:
         return std::max(now, earliest_ref(c.rank));
+    case Op::kRefBank:
+        return std::max(now, earliest_ref_bank(c.bank));
+    case Op::kBundleAct:
+        return std::max(now, earliest_bundle_act(c.bank));
+    case Op::kBundlePre:
+        return std::max(now, earliest_bundle_pre(c.bank));
+    case Op::kBundleRd:
+    case Op::kBundleWr:
+        return std::max(now, earliest_bundle_column(c.bank, c.op == Op::kBundleWr));
     }
     throw std::logic_error("dram: unknown command");
 }
@@ -118,37 +131,65 @@ Ps ChannelState::issue(const Command &c, Ps now) {
         require(ranks_[c.rank].open_banks == 0, c, now, "a bank is open");
         refresh(c, now);
         return now + t_.rfc;
+    case Op::kRefBank:
+        require(banks_[c.bank].open_row == kClosed, c, now, "the bank is open");
+        refresh_bank(c, now);
+        return now + t_.rfc_bank;
+    case Op::kBundleAct:
+        require(!any_open(c.bank), c, now, "a row is open");
+        bundle_act(c, now);
+        return now + t_.rcd;
+    case Op::kBundlePre:
+        require(any_open(c.bank), c, now, "no row is open");
+        bundle_pre(c, now);
+        return now + t_.rp;
+    case Op::kBundleRd:
+    case Op::kBundleWr:
+        require(all_have(rules_.bundles[c.bank], c.row), c, now, "the row is not open in all banks");
+        bundle_column(c, c.op == Op::kBundleWr, now);
+        return now + (c.op == Op::kBundleWr ? t_.write_done : t_.read_done);
     }
     throw std::logic_error("dram: unknown command");
+}
+
+void ChannelState::open_bank(Bank &bank, std::uint32_t row, Ps now) {
+    Rank &rank = ranks_[bank.rank];
+    bank.open_row = row;
+    bank.next_rd = now + t_.rcd;
+    bank.next_wr = now + t_.rcd_wr;
+    raise(bank.next_pre, now + t_.ras);
+    bank.next_act = now + t_.rc;
+    if (rank.open_banks++ == 0) {
+        rank.active_since = now;
+    }
+}
+
+void ChannelState::close_bank(Bank &bank, Ps now) {
+    Rank &rank = ranks_[bank.rank];
+    bank.open_row = kClosed;
+    raise(bank.next_act, now + t_.rp);
+    if (--rank.open_banks == 0) {
+        rank.active_ps += now - rank.active_since;
+    }
 }
 
 void ChannelState::act(const Command &c, Ps now) {
     Bank &bank = banks_[c.bank];
     Rank &rank = ranks_[bank.rank];
-    bank.open_row = c.row;
-    bank.next_column = now + t_.rcd;
-    raise(bank.next_pre, now + t_.ras);
-    bank.next_act = now + t_.rc;
+    open_bank(bank, c.row, now);
     groups_[bank.group].next_act = now + t_.rrd_l;
     rank.window_end[rank.oldest] = now + t_.faw;
     rank.oldest = (rank.oldest + 1) % 4;
-    rank.next_act = std::max(now + t_.rrd_s, rank.window_end[rank.oldest]);
-    if (rank.open_banks++ == 0) {
-        rank.active_since = now;
-    }
-    bus_free_ = now + t_.act_slot;
+    raise(rank.next_act, std::max(now + t_.rrd_s, rank.window_end[rank.oldest]));
+    raise(rank.next_ref_bank, now + t_.rrd_s);
+    bus_free_[0] = now + t_.act_slot;
 }
 
 void ChannelState::pre(const Command &c, Ps now) {
     Bank &bank = banks_[c.bank];
-    Rank &rank = ranks_[bank.rank];
-    bank.open_row = kClosed;
-    raise(bank.next_act, now + t_.rp);
-    rank.next_pre = now + t_.ppd;
-    if (--rank.open_banks == 0) {
-        rank.active_ps += now - rank.active_since;
-    }
-    bus_free_ = now + t_.clock;
+    close_bank(bank, now);
+    ranks_[bank.rank].next_pre = now + t_.ppd;
+    bus_free_[0] = now + t_.clock;
 }
 
 void ChannelState::read(const Command &c, Ps now) {
@@ -160,7 +201,7 @@ void ChannelState::read(const Command &c, Ps now) {
         raise(ranks_[r].next_rd, now + (same ? t_.ccd_s : t_.rank_same));
         raise(ranks_[r].next_wr, now + (same ? t_.rtw : t_.rank_rd_to_wr));
     }
-    bus_free_ = now + t_.column_slot;
+    bus_free_[column_bus_] = now + t_.column_slot;
 }
 
 void ChannelState::write(const Command &c, Ps now) {
@@ -174,14 +215,24 @@ void ChannelState::write(const Command &c, Ps now) {
         raise(ranks_[r].next_wr, now + (same ? t_.ccd_s : t_.rank_same));
         raise(ranks_[r].next_rd, now + (same ? t_.wr_to_rd_s : t_.rank_wr_to_rd));
     }
-    bus_free_ = now + t_.column_slot;
+    bus_free_[column_bus_] = now + t_.column_slot;
 }
 
 void ChannelState::refresh(const Command &c, Ps now) {
     for (std::uint32_t b = c.rank * banks_per_rank_; b < (c.rank + 1) * banks_per_rank_; ++b) {
-        banks_[b].next_act = now + t_.rfc;
+        banks_[b].next_act = banks_[b].refresh_end = now + t_.rfc;
     }
-    bus_free_ = now + t_.clock;
+    bus_free_[0] = now + t_.clock;
+}
+
+void ChannelState::refresh_bank(const Command &c, Ps now) {
+    Bank &bank = banks_[c.bank];
+    Rank &rank = ranks_[bank.rank];
+    bank.next_act = bank.refresh_end = now + t_.rfc_bank;
+    raise(rank.next_act, now + t_.rrefd);
+    raise(rank.next_ref_bank, now + t_.rrefd);
+    raise(rank.after_ref_bank, now + t_.rrefd);
+    bus_free_[0] = now + t_.clock;
 }
 
 /**
@@ -189,9 +240,11 @@ void ChannelState::refresh(const Command &c, Ps now) {
  * channel.
  */
 template <class A, class B, class F> void ChannelState::visit_times(A &a, B &b, F &&f) {
-    f(a.bus_free_, b.bus_free_, true);
+    f(a.bus_free_[0], b.bus_free_[0], true);
+    f(a.bus_free_[1], b.bus_free_[1], true);
     for (std::size_t i = 0; i < a.banks_.size(); ++i) {
-        f(a.banks_[i].next_column, b.banks_[i].next_column, true);
+        f(a.banks_[i].next_rd, b.banks_[i].next_rd, true);
+        f(a.banks_[i].next_wr, b.banks_[i].next_wr, true);
         f(a.banks_[i].next_act, b.banks_[i].next_act, false);
         f(a.banks_[i].next_pre, b.banks_[i].next_pre, false);
     }
@@ -207,6 +260,8 @@ template <class A, class B, class F> void ChannelState::visit_times(A &a, B &b, 
         f(x.next_wr, y.next_wr, true);
         f(x.next_act, y.next_act, false);
         f(x.next_pre, y.next_pre, false);
+        f(x.next_ref_bank, y.next_ref_bank, false);
+        f(x.after_ref_bank, y.after_ref_bank, false);
         for (std::size_t w = 0; w < x.window_end.size(); ++w) {
             f(x.window_end[w], y.window_end[w], false);
         }

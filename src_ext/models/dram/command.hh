@@ -10,15 +10,19 @@
 
 namespace gempim::dram {
 
-enum class Op : std::uint8_t { kAct, kPre, kRd, kWr, kRef };
+/** REFpb refreshes one bank; the last four go to a bundle (bundle.hh), whose banks act together. */
+enum class Op : std::uint8_t { kAct, kPre, kRd, kWr, kRef, kRefBank, kBundleAct, kBundlePre, kBundleRd, kBundleWr };
 
-/** The name that a trace shows: ACT, PRE, RD, WR, REF. */
+/** The name that a trace shows: ACT, PRE, RD, WR, REF, REFpb, BACT, BPRE, BRD, BWR. */
 constexpr const char *op_name(Op op) {
-    constexpr const char *names[] = {"ACT", "PRE", "RD", "WR", "REF"};
+    constexpr const char *names[] = {"ACT", "PRE", "RD", "WR", "REF", "REFpb", "BACT", "BPRE", "BRD", "BWR"};
     return names[static_cast<std::size_t>(op)];
 }
 
-/** One command to one channel. `bank` counts through all ranks of the channel; REF uses only `rank`. */
+/**
+ * One command to one channel. `bank` counts through all ranks of the channel; REF uses only `rank`; commands to a
+ * bundle have the bundle's number in `bank` and its first rank in `rank`.
+ */
 struct Command {
     Op op = Op::kAct;
     std::uint32_t rank = 0;

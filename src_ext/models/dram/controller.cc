@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "models/dram/controller.hh"
 
+#include <algorithm>
+#include <utility>
+
 namespace gempim::dram {
 
 namespace {
@@ -12,12 +15,13 @@ constexpr std::uint64_t kRow = std::uint64_t{2} << 62;
 
 } // namespace
 
-Controller::Controller(const DramParams &p)
-    : state_(p), queues_{RequestQueue(p.read_queue, p.ranks * p.banks_per_rank()),
-                         RequestQueue(p.write_queue, p.ranks * p.banks_per_rank())},
+Controller::Controller(const DramParams &p, BundleRules bundles)
+    : state_(p, std::move(bundles)), queues_{RequestQueue(p.read_queue, p.ranks * p.banks_per_rank()),
+                                             RequestQueue(p.write_queue, p.ranks * p.banks_per_rank())},
       refresh_(p.ranks), conflict_(p.ranks * p.banks_per_rank(), 0), banks_per_rank_(p.banks_per_rank()),
+      banks_per_group_(p.banks_per_group), refresh_banks_(p.refresh_banks), per_bank_(p.per_bank_refresh()),
       write_high_(p.write_high), write_low_(p.write_low) {
-    const Ps clocks = p.tREFI_nCK();
+    const Ps clocks = p.refresh_interval_nCK();
     for (std::uint32_t r = 0; r < p.ranks; ++r) {
         refresh_[r].due = clocks * (r + 1) / p.ranks * p.tCK_ps;
     }
@@ -157,7 +161,7 @@ template <bool kWrite> Controller::Candidate Controller::best_request() const {
     std::uint64_t best_order = std::numeric_limits<std::uint64_t>::max();
     std::uint32_t best_bank = 0;
     for (const std::uint16_t bank : queue.active()) {
-        if (refreshes_pending_ && refresh_[state_.rank_of(bank)].pending) {
+        if ((refreshes_pending_ && waits_for_refresh(bank)) || state_.held(bank)) {
             continue;
         }
         Ps time;
@@ -195,16 +199,98 @@ void Controller::consider_refresh(Candidate &best) const {
                 best = {time, kRefreshFirst, op, target};
             }
         };
+        if (per_bank_) {
+            // One after the other: REFpb in the order of the banks, while rows of later ones are being closed.
+            bool first = true;
+            for (std::uint32_t i = refresh_[r].next; i < refresh_[r].next + refresh_[r].left; ++i, first = false) {
+                const std::uint32_t bank = bank_in_turn(r, i);
+                if (state_.open_row(bank) == ChannelState::kClosed) {
+                    if (first) {
+                        consider(Op::kRefBank, bank, state_.earliest_ref_bank(bank));
+                    }
+                } else if (!state_.held(bank)) {
+                    consider(Op::kPre, bank, state_.earliest_pre(bank));
+                }
+            }
+            continue;
+        }
         if (state_.open_banks(r) == 0) {
             consider(Op::kRef, r, state_.earliest_ref(r));
             continue;
         }
         for (std::uint32_t bank = r * banks_per_rank_; bank < (r + 1) * banks_per_rank_; ++bank) {
-            if (state_.open_row(bank) != ChannelState::kClosed) {
+            if (state_.open_row(bank) != ChannelState::kClosed && !state_.held(bank)) {
                 consider(Op::kPre, bank, state_.earliest_pre(bank));
             }
         }
     }
+}
+
+/** The bank of a rank that is refreshed at `place` in turn: by number in the bank group, then by group. */
+std::uint32_t Controller::bank_in_turn(std::uint32_t rank, std::uint32_t place) const {
+    const std::uint32_t groups = banks_per_rank_ / banks_per_group_;
+    return rank * banks_per_rank_ + place % groups * banks_per_group_ + place / groups;
+}
+
+bool Controller::waits_for_refresh(std::uint32_t bank) const {
+    const std::uint32_t rank = state_.rank_of(bank);
+    const Refresh &r = refresh_[rank];
+    if (!r.pending || !per_bank_) {
+        return r.pending;
+    }
+    const std::uint32_t in_rank = bank - rank * banks_per_rank_;
+    const std::uint32_t groups = banks_per_rank_ / banks_per_group_;
+    const std::uint32_t place = in_rank % banks_per_group_ * groups + in_rank / banks_per_group_;
+    return place >= r.next && place < r.next + r.left;
+}
+
+bool Controller::refresh_wanted(const Bundle &bundle) const {
+    return refreshes_pending_ &&
+           std::any_of(bundle.banks.begin(), bundle.banks.end(), [&](std::uint32_t b) { return waits_for_refresh(b); });
+}
+
+bool Controller::serves_older(const Bundle &bundle, std::uint64_t age) const {
+    const RequestQueue &queue = queues_[writing_];
+    return std::any_of(bundle.banks.begin(), bundle.banks.end(), [&](std::uint32_t b) {
+        const std::uint16_t slot = queue.oldest(b);
+        return slot != RequestQueue::kNone && queue[slot].age < age;
+    });
+}
+
+std::uint64_t Controller::oldest(bool write) const {
+    std::uint64_t age = std::numeric_limits<std::uint64_t>::max();
+    for (const std::uint16_t bank : queues_[write].active()) {
+        age = std::min(age, queues_[write][queues_[write].oldest(bank)].age);
+    }
+    return age;
+}
+
+bool Controller::has_requests(const Bundle &bundle) const {
+    return std::any_of(bundle.banks.begin(), bundle.banks.end(), [&](std::uint32_t b) {
+        return queues_[0].oldest(b) != RequestQueue::kNone || queues_[1].oldest(b) != RequestQueue::kNone;
+    });
+}
+
+Controller::Candidate Controller::peek() const {
+    Candidate best = writing_ ? best_request<true>() : best_request<false>();
+    if (refreshes_pending_) {
+        consider_refresh(best);
+    }
+    return best;
+}
+
+Ps Controller::send_for_guest(const Command &command, Ps time, Trace *trace) {
+    now_ = time;
+    const Ps done = send(command, trace);
+    const bool opens = command.op == Op::kBundleAct;
+    if (opens || command.op == Op::kBundlePre) {
+        for (const std::uint32_t b : state_.bundles()[command.bank].banks) {
+            row_changed(b, opens ? command.row : ChannelState::kClosed);
+        }
+    } else if (command.op == Op::kAct) {
+        row_changed(command.bank, command.row);
+    }
+    return done;
 }
 
 void Controller::make_refresh_due() {
@@ -213,6 +299,7 @@ void Controller::make_refresh_due() {
     for (Refresh &r : refresh_) {
         if (!r.pending && r.due == next_due_) {
             r.pending = true;
+            r.left = refresh_banks_;
             ++refreshes_pending_;
         } else if (!r.pending) {
             next = std::min(next, r.due);
@@ -236,7 +323,10 @@ void Controller::skip_idle_refreshes(Ps limit) {
     for (Refresh &r : refresh_) {
         const Ps intervals = (limit - 1 - r.due) / refresh_interval();
         r.due += intervals * refresh_interval();
-        counters_.refs += intervals;
+        counters_.refs += intervals * refresh_commands();
+        if (per_bank_) {
+            r.next = static_cast<std::uint32_t>((r.next + intervals * refresh_banks_) % banks_per_rank_);
+        }
         next_due_ = std::min(next_due_, r.due);
     }
 }
@@ -272,21 +362,39 @@ void Controller::issue(const Candidate &c, Trace *trace) {
         row_changed(c.bank, ChannelState::kClosed);
         ++counters_.pres;
         break;
-    case Op::kRef: {
+    case Op::kRef:
         send({Op::kRef, c.bank, c.bank * banks_per_rank_, 0, 0}, trace);
-        Refresh &r = refresh_[c.bank];
-        r.pending = false;
-        r.due += refresh_interval();
-        --refreshes_pending_;
-        next_due_ = std::min(next_due_, r.due);
-        ++counters_.refs;
+        refreshed(c.bank);
+        break;
+    case Op::kRefBank: {
+        const std::uint32_t rank = state_.rank_of(c.bank);
+        send({Op::kRefBank, rank, c.bank, 0, 0}, trace);
+        Refresh &r = refresh_[rank];
+        r.next = (r.next + 1) % banks_per_rank_;
+        if (--r.left == 0) {
+            refreshed(rank);
+        } else {
+            ++counters_.refs;
+        }
         break;
     }
     case Op::kRd:
     case Op::kWr:
         issue_column(c, trace);
         break;
+    default:
+        break; // commands to bundles come from a second controller (send_for_guest)
     }
+}
+
+/** The last REF of a due time has been sent. */
+void Controller::refreshed(std::uint32_t rank) {
+    Refresh &r = refresh_[rank];
+    r.pending = false;
+    r.due += refresh_interval();
+    --refreshes_pending_;
+    next_due_ = std::min(next_due_, r.due);
+    ++counters_.refs;
 }
 
 void Controller::issue_column(const Candidate &c, Trace *trace) {

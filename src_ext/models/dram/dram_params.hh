@@ -21,6 +21,7 @@ struct DramParams {
     std::uint32_t bus_bits = 0;
     std::uint32_t subchannels = 0;
     std::uint32_t BL = 0;
+    std::uint32_t beats_per_clock = 0;
     std::uint32_t ranks = 0;
     std::uint32_t bank_groups = 0;
     std::uint32_t banks_per_group = 0;
@@ -29,6 +30,7 @@ struct DramParams {
     std::uint32_t CL_nCK = 0;
     std::uint32_t CWL_nCK = 0;
     std::uint32_t tRCD_nCK = 0;
+    std::uint32_t tRCD_WR_cut_nCK = 0;
     std::uint32_t tRP_nCK = 0;
     std::uint32_t tRAS_nCK = 0;
     std::uint32_t tRC_nCK = 0;
@@ -47,6 +49,11 @@ struct DramParams {
     std::uint32_t tPPD_nCK = 0;
     std::uint32_t tRFC_ps = 0;
     std::uint32_t tREFI_ps = 0;
+    std::string refresh;
+    std::uint32_t refresh_banks = 0;
+    std::uint32_t tRFCpb_ps = 0;
+    std::uint32_t tRREFD_nCK = 0;
+    std::uint32_t command_buses = 0;
     std::uint32_t act_slots_nCK = 0;
     std::uint32_t column_slots_nCK = 0;
     std::uint32_t read_queue = 0;
@@ -56,11 +63,12 @@ struct DramParams {
     std::string address_map;
 
     template <class Self, class F> static void visit(Self &s, F &&f) {
-        f("tCK_ps", s.tCK_ps, "ps", "clock period of the command bus; data moves at two beats a clock", 100, 10000);
+        f("tCK_ps", s.tCK_ps, "ps", "clock period of the command bus", 100, 10000);
         f("bus_bits", s.bus_bits, "bits", "data width of one (sub-)channel, without ECC", 8, 1024);
-        f("subchannels", s.subchannels, "sub-channels", "independent sub-channels per DIMM channel (DDR4 1, DDR5 2)", 1,
-          8);
+        f("subchannels", s.subchannels, "sub-channels",
+          "independent sub-channels per channel (DDR4 1, DDR5 2; HBM: 2 pseudo-channels)", 1, 8);
         f("BL", s.BL, "beats", "burst length of one column command", 2, 64);
+        f("beats_per_clock", s.beats_per_clock, "beats", "data beats in one clock (DDR, HBM2 2; HBM3 4)", 1, 8);
         f("ranks", s.ranks, "ranks", "ranks per channel, sharing its command and data bus", 1, 8);
         f("bank_groups", s.bank_groups, "bank groups", "bank groups per rank", 1, 16);
         f("banks_per_group", s.banks_per_group, "banks", "banks per bank group", 1, 16);
@@ -69,6 +77,8 @@ struct DramParams {
         f("CL_nCK", s.CL_nCK, "clocks", "RD to its first data beat", 1, 255);
         f("CWL_nCK", s.CWL_nCK, "clocks", "WR to its first data beat", 1, 255);
         f("tRCD_nCK", s.tRCD_nCK, "clocks", "ACT to RD or WR, same bank", 1, 255);
+        f("tRCD_WR_cut_nCK", s.tRCD_WR_cut_nCK, "clocks",
+          "by how much ACT to WR is shorter than ACT to RD (HBM2: tRCDRD - tRCDWR; DDR 0)", 0, 254);
         f("tRP_nCK", s.tRP_nCK, "clocks", "PRE to ACT, same bank; PRE to REF, same rank", 1, 255);
         f("tRAS_nCK", s.tRAS_nCK, "clocks", "ACT to PRE, same bank", 1, 511);
         f("tRC_nCK", s.tRC_nCK, "clocks", "ACT to ACT, same bank", 1, 511);
@@ -88,6 +98,16 @@ struct DramParams {
         f("tRFC_ps", s.tRFC_ps, "ps", "REF to the next ACT or REF, same rank; rounded up to whole clocks", 1, 10000000);
         f("tREFI_ps", s.tREFI_ps, "ps", "mean distance of the REF of a rank; rounded down to whole clocks", 10000,
           1000000000);
+        f("refresh", s.refresh, "name",
+          "all_bank: one REF a rank every tREFI; per_bank: REFpb bank by bank, every bank once in tREFI", 0, 0);
+        f("refresh_banks", s.refresh_banks, "banks",
+          "with per_bank: banks of a rank that fall due together, every tREFI * refresh_banks / banks", 1, 256);
+        f("tRFCpb_ps", s.tRFCpb_ps, "ps",
+          "REFpb to the next ACT or REFpb, same bank; rounded up to whole clocks; 0: the technology has no REFpb", 0,
+          10000000);
+        f("tRREFD_nCK", s.tRREFD_nCK, "clocks", "REFpb to REFpb or ACT, same rank, other bank", 1, 255);
+        f("command_buses", s.command_buses, "buses",
+          "1: all commands share one bus; 2: row commands and column commands have one each (HBM)", 1, 2);
         f("act_slots_nCK", s.act_slots_nCK, "clocks", "command-bus clocks of one ACT", 1, 4);
         f("column_slots_nCK", s.column_slots_nCK, "clocks", "command-bus clocks of one RD or WR", 1, 4);
         f("read_queue", s.read_queue, "requests", "read queue of one channel's controller", 1, 1024);
@@ -99,11 +119,17 @@ struct DramParams {
     }
 
     std::uint32_t tRFC_nCK() const { return (tRFC_ps + tCK_ps - 1) / tCK_ps; }
+    std::uint32_t tRFCpb_nCK() const { return (tRFCpb_ps + tCK_ps - 1) / tCK_ps; }
     std::uint32_t tREFI_nCK() const { return tREFI_ps / tCK_ps; }
+    bool per_bank_refresh() const { return refresh == "per_bank"; }
+    /** Clocks from one due time of a rank's refresh to the next. */
+    std::uint32_t refresh_interval_nCK() const {
+        return per_bank_refresh() ? tREFI_nCK() * refresh_banks / banks_per_rank() : tREFI_nCK();
+    }
     /** Bytes of one column command (the unit of all requests). */
     std::uint32_t burst_bytes() const { return bus_bits / 8 * BL; }
     /** Clocks for which one burst holds the data bus. */
-    std::uint32_t burst_nCK() const { return BL / 2; }
+    std::uint32_t burst_nCK() const { return BL / beats_per_clock; }
     /** Bursts per row. */
     std::uint32_t columns() const { return row_bytes / burst_bytes(); }
     std::uint32_t banks_per_rank() const { return bank_groups * banks_per_group; }
@@ -138,7 +164,8 @@ struct DramCounters {
         f("pres", s.pres, "commands", "PRE commands, one a bank, those before REF included");
         f("reads", s.reads, "bursts", "RD commands");
         f("writes", s.writes, "bursts", "WR commands");
-        f("refs", s.refs, "commands", "all-bank REF commands, one a rank");
+        f("refs", s.refs, "commands",
+          "REF commands: all-bank ones, one a rank; with per_bank refresh REFpb, one a bank");
         f("act_standby_ps", s.act_standby_ps, "ps", "time with at least one open bank, summed over ranks");
         f("pre_standby_ps", s.pre_standby_ps, "ps", "time with all banks closed (refresh included), summed over ranks");
         f("read_bytes", s.read_bytes, "bytes", "bytes that the host asked to read; bursts move whole multiples");

@@ -17,7 +17,8 @@ namespace gempim::dram {
 /** What the model leaves out; hosts print it. */
 inline constexpr const char *kNotModelled[] = {
     "DRAM: power-down, self-refresh and page-close timers: rows stay open until a conflict or a refresh",
-    "DRAM: refresh postponing, fine-granularity and same-bank refresh: every REF is all-bank, every tREFI",
+    "DRAM: refresh postponing, fine-granularity and DDR5 same-bank refresh: no REF is early or late by choice",
+    "DRAM: REFpb counts as an activate for tRRD, not for tFAW",
     "DRAM: ECC, data inversion, CRC, on-die read-modify-write; a partial burst costs a whole one",
     "DRAM: controller pipeline, PHY and on-chip network latency: a request is in the queue at its start time",
     "DRAM: forwarding of queued writes to reads, and temperature-dependent refresh rates",

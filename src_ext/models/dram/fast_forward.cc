@@ -143,7 +143,8 @@ void jump(Controller &controller, Stream &stream, const Rates &rates, std::uint6
     (stream.next_is_write() ? c.writes : c.reads) = count;
     c.acts = rates.of(&Sample::acts, count);
     c.pres = c.acts; // as many banks are open at both ends
-    c.refs = (time * controller.ranks() + controller.refresh_interval() / 2) / controller.refresh_interval();
+    c.refs = (time * controller.ranks() * controller.refresh_commands() + controller.refresh_interval() / 2) /
+             controller.refresh_interval();
     c.row_misses = rates.of(&Sample::misses, count);
     c.row_conflicts = rates.of(&Sample::conflicts, count);
     c.row_hits = count - std::min(count, c.row_misses + c.row_conflicts);
@@ -165,7 +166,7 @@ void feed_fast(Controller &controller, Stream &stream, const AddressMap &map, st
         return;
     }
     RoundSkipper skipper(controller, stream, map);
-    const std::uint64_t refreshes = kRefreshes * controller.refresh_interval() / controller.burst_distance();
+    const std::uint64_t refreshes = kRefreshes * controller.refresh_cycle() / controller.burst_distance();
     const std::uint64_t samples = std::max(kWindow, refreshes) / kSampleEvery;
     const std::uint64_t window = samples * kSampleEvery;
     if (stream.one_direction() && map.regular_walk() && stream.left() > kWarmUp + map.run() + 2 * kSections * window) {
@@ -177,7 +178,7 @@ void feed_fast(Controller &controller, Stream &stream, const AddressMap &map, st
                 skipper.feed(kSampleEvery);
                 rates.add(sample(controller));
             }
-            rates.settle(map.row_set(), controller.refresh_interval());
+            rates.settle(map.row_set(), controller.refresh_cycle());
             // Whole bank walks, so that the channel goes on where it stood, in other rows.
             const std::uint64_t rest = stream.left() - (sections - 1) * window;
             const std::uint64_t walks = rest / sections / map.row_set();

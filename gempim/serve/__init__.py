@@ -1,0 +1,1 @@
+"""Serving: continuous batching of many requests on xPUs, alone or with PIM in their memory."""
