@@ -196,6 +196,24 @@ def test_fast_forward_is_exact(system: dict[str, Any], seed: int) -> None:
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("banks", [4, 8])
+def test_idle_bank_refreshes_in_one_step(banks: int) -> None:
+    """With a trace every idle REFpb is sent, without one they are counted: then the same banks are in turn."""
+    p = params("hbm3-5200", ranks=1, refresh="per_bank", refresh_banks=banks)
+    interval = p["tREFI_ps"] * banks // 16
+    results = []
+    for record in (1, 0):
+        dram, ends = _engine.DramSystem(p, 1, False), []
+        dram.record_trace(record)
+        for k in range(12):  # long enough to meet the next refresh, in one bank at a time
+            addr = k % 4 * 4096
+            ends.append(dram.transfer(addr, 4096, False, dram.now_ps + (40 + k) * interval))
+            ends.append(dram.transfer(addr, 4096, False, dram.now_ps + interval // 2))
+            ends.append(dram.transfer(addr, 100_000, False, dram.now_ps))
+        results.append((ends, dram.counters()))
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("refresh", ["all_bank", "per_bank"])
 def test_long_streams_within_half_a_percent(refresh: str) -> None:
     """Streams that are extrapolated, with REF and REFpb."""

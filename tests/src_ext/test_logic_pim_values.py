@@ -89,6 +89,15 @@ def test_gemm_bits_and_bound(seed: int, form: str, n: int, tokens: int, k: int, 
     assert (np.abs(to_float(got, form) - exact) <= bound).all()
 
 
+def test_order_of_the_sums() -> None:
+    """A column's products are added in pairs, columns one after the other: another order loses or keeps other bits."""
+    tiny = 2.0**-11  # half an ulp of 8192 in FP32: lost when added to 8192, kept when taken from it
+    w = from_float([[8192.0, 0.0, tiny, -8192.0]], "fp16")
+    x = from_float([[1.0, 1.0, 1.0, 1.0]], "fp16")
+    for column, expected in ((4, tiny), (128, tiny), (2, tiny), (1, 0.0), (3, 0.0)):
+        assert to_float(gemm(w, x, "fp16", column), "fp16")[0, 0] == expected, column
+
+
 def attention(q: Halves, k: Halves, v: Halves, scale: float, form: str, modules: int = 32) -> Halves:
     (group, dim), length = q.shape, len(k)
     raw = _engine.logic_pim_attention_values(

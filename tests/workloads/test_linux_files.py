@@ -47,6 +47,15 @@ def test_reads_what_dpkg_deb_packs(tmp_path: Path, compression: str) -> None:
         assert read_file(package, name) == data
 
 
+def test_reads_what_ar_packs(tmp_path: Path) -> None:
+    """Members of odd size are padded, and their names may end with a slash."""
+    tool = _needs("ar", "binutils")
+    (tmp_path / "control.tar.xz").write_bytes(b"odd")
+    (tmp_path / "data.tar.xz").write_bytes(_tar(x=b"content"))
+    subprocess.run([tool, "rc", "x.deb", "control.tar.xz", "data.tar.xz"], cwd=tmp_path, check=True)
+    assert read_file(tmp_path / "x.deb", "x") == b"content"
+
+
 def _ar(*members: tuple[str, bytes]) -> bytes:
     out = b"!<arch>\n"
     for name, data in members:
