@@ -135,6 +135,9 @@ def dram_channels(memory: Mapping[str, Any], dram: Mapping[str, Any]) -> DramGeo
     :raises SpecError: something that gem5's controller cannot represent
     """
     d = dict(dram)
+    for key, wanted in (("beats_per_clock", 2), ("command_buses", 1), ("refresh", "all_bank"), ("tRCD_WR_cut_nCK", 0)):
+        if d[key] != wanted:
+            raise SpecError(f"dram.{key} = {d[key]}: gem5's controller is for {wanted} only; HBM is not modelled there")
     channels = int(memory["channels"]) * int(d["subchannels"])
     if channels & (channels - 1):
         raise SpecError(

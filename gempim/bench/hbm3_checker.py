@@ -210,7 +210,8 @@ class Checker:
         """Rules of bank groups and ranks, for the xPU's commands and for what both share."""
         d = self.d
         shared = self.v["shared_group_io"]
-        reads, writes = ((RD, BRD), (WR, BWR)) if shared else ((RD,), (WR,))
+        reads: tuple[int, ...] = (RD, BRD) if shared else (RD,)
+        writes: tuple[int, ...] = (WR, BWR) if shared else (WR,)
         group = self._events((ACT, REFPB, *reads, *writes), d["banks_per_group"])
         for name, first, then, clocks in (
             ("tRRD_L", (ACT,), (ACT, REFPB), d["tRRD_L_nCK"]),

@@ -124,6 +124,21 @@ def test_dram_that_gem5_cannot_have(memory: dict[str, int], change: dict[str, in
         geometry.dram_channels(memory, {**SAIL["dram"], **change})
 
 
+@pytest.mark.parametrize("standard", ["hbm2-2000", "hbm2e-3200", "hbm3-5200"])
+def test_hbm_is_refused(standard: str) -> None:
+    with pytest.raises(SpecError, match=r"^dram\.\w+ = \w+: gem5's controller is for .* only; HBM is not modelled"):
+        geometry.dram_channels({"channels": 8}, {k: q.value for k, q in load_dram(standard).items()})
+
+
+@pytest.mark.parametrize(
+    "change", [{"beats_per_clock": 4}, {"command_buses": 2}, {"refresh": "per_bank"}, {"tRCD_WR_cut_nCK": 3}]
+)
+def test_each_property_that_gem5_lacks_is_named(change: dict[str, Any]) -> None:
+    (key,) = change
+    with pytest.raises(SpecError, match=rf"^dram\.{key} = {change[key]}: "):
+        geometry.dram_channels({"channels": 8}, {**SAIL["dram"], **change})
+
+
 def test_clock_is_whole_picoseconds() -> None:
     assert geometry.clock(2.5e9) == "400ps"
     assert geometry.clock(3e9) == "333ps"
