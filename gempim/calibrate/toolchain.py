@@ -105,7 +105,11 @@ def sdist_sources(pin: Pin = LLAMA_CPP_PYTHON) -> Path:
 
     def unpack(out: Path) -> None:
         with tarfile.open(archive) as tar:
-            tar.extractall(out, [m for m in tar.getmembers() if m.name.startswith(wanted)], filter="data")
+            members = [m for m in tar.getmembers() if m.name.startswith(wanted)]
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(out, members, filter="data")
+            else:  # Python before 3.11.4; the archive is pinned by its hash
+                tar.extractall(out, members)
         for part in wanted:
             if not (out / part).exists():
                 raise ToolError(f"{archive}: no {part} in it")
