@@ -32,3 +32,13 @@ def cached_folder(target: Path, make: Callable[[Path], None]) -> Path:
                 make(out)
                 os.rename(out, target)
     return target
+
+
+def point_to(link: Path, target: Path) -> None:
+    """Let the symbolic link name `target`, which lies beside it, in one step."""
+    if link.is_symlink() and os.readlink(link) == target.name:
+        return
+    fresh = link.parent / f".link-{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.name)
+    fresh.replace(link)

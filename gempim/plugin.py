@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gempim import __version__, _engine
-from gempim.cache import cache_dir, cached_folder
+from gempim.cache import cache_dir, cached_folder, point_to
 from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
 from gempim.quantity import DataError
@@ -114,11 +114,7 @@ def build(gem5: Path | None = None, source: Path | None = None, *, jobs: int | N
     root = cache_dir() / "plugin"
     target = root / h.hexdigest()[:16]
     cached_folder(target, lambda out: _build_in(out, binary, binary_hash, tree, compiler, compiler_version, jobs))
-    link = root / f"for-{binary_hash[:16]}"
-    fresh = root / f".link-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target.name)
-    fresh.replace(link)
+    point_to(root / f"for-{binary_hash[:16]}", target)
     return target
 
 

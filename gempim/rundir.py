@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gempim.quantity import DataError
+
 SCHEMA = 1
 
 
@@ -47,8 +49,12 @@ def write_folder(path: Path, fill: Callable[[Path], None], complete: Callable[[P
     """Make `path` by calling `fill` on a folder beside it, then renaming that; an incomplete one makes way for it.
 
     :return: False when another process made it first (its folder is kept; ours is dropped)
+    :raises DataError: the folder that is to hold it cannot be written
     """
-    aside = _aside_folder(path)
+    try:
+        aside = _aside_folder(path)
+    except OSError as e:
+        raise DataError(f"{path.parent}: cannot be written: {e.strerror or e}") from None
     try:
         fill(aside)
         aside.chmod(0o755)

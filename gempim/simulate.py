@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gempim import __version__, _engine
+from gempim import _engine
 from gempim.analysis.cost import PriceTable, load_prices
 from gempim.analysis.energy import EnergyTable, load_energy_table
 from gempim.analysis.result import evaluate
 from gempim.analysis.run import load_run
 from gempim.engines.embedded import PATTERNS, EmbeddedEngine, Roi
 from gempim.experiment import Experiment, experiment_hash, file_sha256
+from gempim.provenance import choices, code_sha256, provenance
 from gempim.rundir import SCHEMA, is_complete, write_json, write_run
 from gempim.statsfile import Stat, format_section
 from gempim.systems import DATA
-
-PACKAGE = Path(__file__).parent
 
 
 @cache
 def code_hashes() -> dict[str, str]:
     """Hashes of what decides a simulated number besides the experiment: device models and the Python around them."""
-    h = hashlib.sha256()
-    for path in sorted(
-        p for folder in ("engines", "models", "lowering", "patterns") for p in (PACKAGE / folder).glob("*.py")
-    ):
-        h.update(path.name.encode())
-        h.update(path.read_bytes())
-    return {"device_models": file_sha256(Path(_engine.__file__)), "engine": h.hexdigest()}
+    python = code_sha256(("engines", "models", "lowering", "patterns"))
+    return {"device_models": file_sha256(Path(_engine.__file__)), "engine": python}
 
 
 @cache
@@ -157,23 +145,8 @@ def _manifest(
             "energy_table": system.energy_table,
             "price_key": system.price,
         },
-        "experiment_hash": path.name.rsplit("-", 1)[-1],
-        "hashes": input_hashes(experiment),
-        "versions": {
-            "gempim": __version__,
-            "python": platform.python_version(),
-            "numpy": version("numpy"),
-        },
+        **provenance(path, input_hashes(experiment), wall, command, ("numpy",)),
         "calibration": engine.calibration_origin(),
-        "wall_seconds": wall,
-        "host": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": command or sys.argv,
-        "choices": [
-            {"key": f"{section}.{key}", "value": q.value, "unit": q.unit, "source": q.source, "kind": q.kind}
-            for section, params in system.sections.items()
-            for key, q in params.items()
-            if q.kind in ("choice", "unverified")
-        ],
+        "choices": choices(system),
         "not_modelled": [*system.not_modelled, *engine.notes()],
     }

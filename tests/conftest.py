@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One loud line when gem5 tests were left out: without them nothing here has been checked inside gem5."""
+    """Loud lines when tests were left out: what has not been checked inside gem5, or in a container."""
     skipped = sum("gem5" in report.keywords for report in terminalreporter.stats.get("skipped", ()))
     if skipped:
         why = "put a gem5.opt on the PATH" if find_gem5() is None else "each says above what it lacks"
@@ -35,3 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             red=True,
             bold=True,
         )
+    images = [r for r in terminalreporter.stats.get("skipped", ()) if "test_docker_images.py" in r.nodeid]
+    if images:
+        _, _, reason = images[0].longrepr
+        terminalreporter.write_line(f"NOT CHECKED IN CONTAINERS: {reason}", red=True, bold=True)

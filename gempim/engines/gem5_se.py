@@ -9,26 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from gempim import __version__
 from gempim.analysis.stats import Number, Section, parse_stats
 from gempim.cache import cache_dir
 from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
+from gempim.provenance import provenance
 from gempim.quantity import DataError
 from gempim.resolve import resolved_values
 from gempim.rundir import SCHEMA, is_complete, write_json, write_run
@@ -502,11 +499,5 @@ def _manifest(
             "price_key": system.price,
         },
         "resolved": resolved,
-        "experiment_hash": path.name.rsplit("-", 1)[-1],
-        "hashes": dict(hashes),
-        "versions": {"gempim": __version__, "python": platform.python_version()},
-        "wall_seconds": wall,
-        "host": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": list(command) if command else sys.argv,
+        **provenance(path, hashes, wall, command),
     }

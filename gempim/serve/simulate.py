@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gempim import __version__, _engine
+from gempim import _engine
 from gempim.analysis.cost import PriceTable, load_prices
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.serving import evaluate_serve, load_serve_run
 from gempim.analysis.serving.run import GAP_COLUMNS, LAYERS, REQUEST_COLUMNS, SCHEMA, STAGES
 from gempim.experiment import file_sha256
 from gempim.output_serve import PRICES
+from gempim.provenance import choices, code_sha256, provenance
 from gempim.rundir import is_complete, write_json, write_run
 from gempim.serve.build import Server, build
 from gempim.serve.serve import Served
 from gempim.serve.spec import ServeExperiment
 from gempim.statsfile import Stat, format_section
 
-PACKAGE = Path(__file__).parents[1]
 DESCRIPTIONS = {
     "system.xpu.macs": ("Count", "multiply-accumulates, all devices"),
     "system.xpu.vector_flops": ("Count", "operations outside the tensor cores, all devices"),
@@ -53,13 +47,8 @@ NOT_MODELLED = (
 @cache
 def code_hashes() -> dict[str, str]:
     """Hashes of what decides a simulated number besides the experiment: device models and the Python around them."""
-    h = hashlib.sha256()
-    for path in sorted(
-        p for folder in ("serve", "engines", "models", "lowering") for p in (PACKAGE / folder).glob("*.py")
-    ):
-        h.update(path.name.encode())
-        h.update(path.read_bytes())
-    return {"device_models": file_sha256(Path(_engine.__file__)), "serving": h.hexdigest()}
+    python = code_sha256(("serve", "engines", "models", "lowering"))
+    return {"device_models": file_sha256(Path(_engine.__file__)), "serving": python}
 
 
 @cache
@@ -210,19 +199,8 @@ def _manifest(
             "capacity_tokens_per_node": server.capacity_tokens,
         },
         "peaks": server.peaks(),
-        "experiment_hash": path.name.rsplit("-", 1)[-1],
-        "hashes": code_hashes(),
-        "versions": {"gempim": __version__, "python": platform.python_version(), "numpy": version("numpy")},
-        "wall_seconds": wall,
-        "host": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": command or sys.argv,
-        "choices": [
-            {"key": f"{section}.{key}", "value": q.value, "unit": q.unit, "source": q.source, "kind": q.kind}
-            for section, params in system.sections.items()
-            for key, q in params.items()
-            if q.kind in ("choice", "unverified")
-        ],
+        **provenance(path, code_hashes(), wall, command, ("numpy",)),
+        "choices": choices(system),
         "notes": notes,
         "not_modelled": [*system.not_modelled, *NOT_MODELLED, *server.not_modelled()],
     }

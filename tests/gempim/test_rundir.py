@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gempim.quantity import DataError
 from gempim.rundir import is_complete, write_json, write_run
 
 
@@ -84,3 +85,9 @@ def test_damaged_manifest_is_not_complete(tmp_path: Path) -> None:
     write_run(path, _fill("a"))
     (path / "manifest.json").write_text('{"status": "comp')
     assert not is_complete(path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the folder of the runs should be")
+    with pytest.raises(DataError, match=rf"^{tmp_path / 'runs'}: cannot be written: "):
+        write_run(tmp_path / "runs" / "sail-x-123", _fill("a"))

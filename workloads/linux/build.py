@@ -6,16 +6,14 @@ command line and hashes, for gem5's script.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import struct
-import tempfile
 from pathlib import Path
 
-from gempim.calibrate.toolchain import ToolError, cache_dir, run
+from gempim.cache import cache_dir, cached_folder, point_to
+from gempim.calibrate.toolchain import ToolError, run
 from gempim.quantity import DataError
 from gempim.workloads.linux import cpio, debian, image, layout
 from gempim.workloads.linux.deb import read_file
@@ -171,29 +169,9 @@ def build_linux(mirror: str | None = None, packages: Path | None = None, kernel:
         if packages is not None:
             wanted = debian.PACKAGES if kernel is None else (debian.BUSYBOX,)
             debian.packages(wanted, mirror, packages)  # what is named is checked, needed or not
-        if target.is_dir():
-            _point_to(target)
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it: its result will be the same
-            if not target.is_dir():
-                with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-                    scratch = Path(folder)
-                    (scratch / "out").mkdir()
-                    _make(scratch / "out", scratch, mirror, packages, kernel)
-                    os.rename(scratch / "out", target)
-        _point_to(target)
+        cached_folder(target, lambda out: _make(out, out.parent, mirror, packages, kernel))
+        # The newest one is where gem5's script looks without being told.
+        point_to(target.parent / "current", target)
         return target
     except (OSError, ToolError) as error:
         raise DataError(f"building Linux for gem5: {error}") from error
-
-
-def _point_to(target: Path) -> None:
-    """Let `current` beside it name the newest one, which is where gem5's script looks without being told."""
-    link, fresh = target.parent / "current", target.parent / f".current-{os.getpid()}"
-    if link.is_symlink() and os.readlink(link) == target.name:
-        return
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target.name)
-    fresh.replace(link)

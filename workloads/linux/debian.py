@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gempim.calibrate.toolchain import ToolError, cache_dir, run
+from gempim.cache import cache_dir
+from gempim.calibrate.toolchain import ToolError, run
 from gempim.quantity import DataError
 
 SUITE = "bookworm"

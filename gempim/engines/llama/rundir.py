@@ -8,18 +8,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import platform
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gempim import __version__
 from gempim.analysis.cost import load_prices
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.result import evaluate
@@ -31,6 +26,7 @@ from gempim.engines.llama.output import GuestOutput
 from gempim.engines.llama.plan import pass_label
 from gempim.engines.llama.request import LlamaRequest, Model
 from gempim.lowering import Routing, lower
+from gempim.provenance import choices, provenance
 from gempim.rundir import SCHEMA, write_json
 from gempim.statsfile import Stat, format_section
 from gempim.systems import System
@@ -244,9 +240,7 @@ def _manifest(
             "energy_table": system.energy_table,
             "price_key": system.price,
         },
-        "experiment_hash": path.name.rsplit("-", 1)[-1],
-        "hashes": dict(hashes),
-        "versions": {"gempim": __version__, "python": platform.python_version()},
+        **provenance(path, hashes, wall, command),
         "llama": {
             "prompt_tokens": list(output.prompt),
             "tokens": list(output.tokens),
@@ -254,17 +248,8 @@ def _manifest(
             "products": [vars(p) for p in output.products],
         },
         "sampling": {**sampling(request, generation), "warnings": warnings(request, system, model)},
-        "wall_seconds": wall,
-        "host": {"cpu": platform.machine(), "cores": os.cpu_count()},
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": list(command) if command else sys.argv,
         "commands": list(commands),
-        "choices": [
-            {"key": f"{section}.{key}", "value": q.value, "unit": q.unit, "source": q.source, "kind": q.kind}
-            for section, params in system.sections.items()
-            for key, q in params.items()
-            if q.kind in ("choice", "unverified")
-        ],
+        "choices": choices(system),
         "not_modelled": [*system.not_modelled, *notes(request, system, model, generation)],
     }  # fmt: skip
 
