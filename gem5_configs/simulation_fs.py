@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -180,6 +181,7 @@ class FullSystemSimulation(Simulation):
     def _for_fast_cores(self, folder: str) -> str:
         """A copy of a checkpoint whose cores are the ones that a fast-forward begins on."""
         out = os.path.join(m5.options.outdir, "fast-checkpoint")
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier run into the same folder
         os.makedirs(out)
         for name in os.listdir(folder):
             if name.endswith(".pmem"):

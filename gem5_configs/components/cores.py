@@ -131,10 +131,16 @@ N1_MIDR = 0x414FD0C1
 
 
 class N1Release(ArmRelease):
-    """Instruction set extensions of a Neoverse-N1 (Armv8.2-A, TRM) that gem5 knows: no SVE, no I8MM, no pointer
-    authentication, so that the C library and llama.cpp pick the same kernels as on the real core."""
+    """Instruction set extensions of a Neoverse-N1 (Armv8.2-A, TRM) that gem5 knows: no SVE and no I8MM, so that the C
+    library and llama.cpp pick the same kernels as on the real core.
+
+    Pointer authentication is there, which an N1 has not, and stays switched off: its instructions then do nothing, as on
+    an N1. Without the extension gem5 24's out-of-order core loses the register that `paciasp` names (it is renamed
+    and not written), and programs built with -mbranch-protection, Debian's kernel among them, return to nowhere.
+    """
 
     extensions = [
+        "FEAT_PAuth",
         "FEAT_AES",
         "FEAT_PMULL",
         "FEAT_SHA1",

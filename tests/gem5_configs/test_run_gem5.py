@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from gempim.engines.gem5_se import Gem5Options, instructions, run_gem5_se
 from gempim.quantity import DataError
 from gempim.systems import load_system
 
-from .conftest import run_script
+from .conftest import HERE, run_script
 
 pytestmark = pytest.mark.gem5
 
@@ -49,6 +51,22 @@ def test_baseline_on_every_cpu_model(gem5: Path, guest: Path, tmp_path: Path, cp
         assert section.get("simTicks") == row["sim_ps"] > 0
         assert 1 << 14 < instructions(section) < 1 << 18, "every word is loaded, and nothing else is in the section"
     assert not (tmp_path / "syscalls.log").exists()
+
+
+def test_programs_with_branch_protection(gem5: Path, tmp_path: Path) -> None:
+    """Many compilers sign return addresses by default: on a core without pointer authentication that does nothing, on
+    gem5's out-of-order core too (a call of a function that calls others must come back)."""
+    compiler = shutil.which("aarch64-linux-gnu-gcc")
+    if compiler is None:
+        pytest.skip("NOT RUN: no aarch64-linux-gnu-gcc (apt-get install gcc-aarch64-linux-gnu)")
+    program = tmp_path / "signed"
+    flags = ["-O2", "-static", "-pthread", "-mbranch-protection=standard"]
+    subprocess.run([compiler, *flags, HERE / "guest.c", "-o", program], check=True)
+    done = run_script(
+        gem5, tmp_path / "m5out", "--system=neoverse-n1", "--cpu=o3", f"--binary={program}", timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SUM in done.stdout
 
 
 def test_caches_hold_what_they_should(gem5: Path, guest: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ _start:
     msr     vbar_el3, x9
     mov64   x9, 0x30C50830              // MMU, caches off; all RES1 bits
     msr     sctlr_el3, x9
-    mov64   x9, 0x531                   // NS, RES1, HCE, RW: the lower levels are non-secure AArch64, SMC allowed
+    mov64   x9, 0x30531                 // NS, RES1, HCE, RW, APK, API: the lower levels are non-secure AArch64, SMC and
+                                        // pointer authentication allowed
     msr     scr_el3, x9
     msr     cptr_el3, xzr
     msr     mdcr_el3, xzr
@@ -86,7 +87,7 @@ _start:
     msr     S3_4_C12_C11_0, xzr         // ICH_HCR_EL2
 
     // EL2 lets everything of EL1 pass.
-    mov64   x9, 0x80000000              // HCR_EL2.RW
+    mov64   x9, 0x30080000000           // HCR_EL2.RW, APK, API
     msr     hcr_el2, x9
     mov64   x9, 0x30C50830
     msr     sctlr_el2, x9

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <time.h>
 
 #include "m5ops.h"
@@ -251,6 +252,11 @@ static inline void micro_team_barrier(struct micro_team *team, unsigned thread) 
     }
 }
 
+/** Whether gem5 emulates the system calls: a kernel maps its vDSO into every program, gem5 does not. */
+static inline int micro_emulated(void) {
+    return gempim_m5_enabled && getauxval(AT_SYSINFO_EHDR) == 0;
+}
+
 static inline void *micro_team_member(void *argument) {
     struct micro_member *member = (struct micro_member *)argument;
     struct micro_team *team = member->team;
@@ -258,7 +264,7 @@ static inline void *micro_team_member(void *argument) {
         micro_team_barrier(team, member->thread);
         if (team->job == NULL) {
             micro_team_barrier(team, member->thread);
-            while (gempim_m5_enabled) {
+            while (micro_emulated()) {
                 gempim_m5_quiesce();
             }
             return NULL;
@@ -300,8 +306,9 @@ static inline void micro_team_run(struct micro_team *team, micro_job job, void *
 }
 
 /**
- * End the threads. In gem5 they sleep until the program exits: gem5 takes the exit of a thread that it restored from a
- * checkpoint for that of the program, and never tells a join of it.
+ * End the threads. In gem5's syscall emulation they sleep until the program exits: gem5 takes the exit of a thread that
+ * it restored from a checkpoint for that of the program, and never tells a join of it. Under Linux they must not: an
+ * interrupt wakes such a core, and gem5 24's out-of-order core loses instructions that follow the one that put it to sleep.
  */
 static inline void micro_team_stop(struct micro_team *team) {
     team->job = NULL;
