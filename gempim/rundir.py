@@ -7,6 +7,7 @@ leaves a `.partial-*` directory that no command reads and the next run of the sa
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -52,7 +53,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], complete: Callable[[P
     :raises DataError: the folder that is to hold it cannot be written
     """
     try:
-        aside = _aside_folder(path)
+        aside, held = _aside_folder(path)
     except OSError as e:
         raise DataError(f"{path.parent}: cannot be written: {e.strerror or e}") from None
     try:
@@ -68,26 +69,45 @@ def write_folder(path: Path, fill: Callable[[Path], None], complete: Callable[[P
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(held)
     return True
 
 
-def _aside_folder(path: Path) -> Path:
-    """A new empty folder beside `path`, to be renamed to it; those that dead processes left for it are removed."""
+def _aside_folder(path: Path) -> tuple[Path, int]:
+    """A new empty folder beside `path`, to be renamed to it, and the descriptor of it that holds it; those that dead
+    processes left for it are removed.
+
+    A folder belongs to whoever has locked it: the system gives the lock up when that process dies, and a process in
+    another container or on another machine of the same file system counts as well, which no process number would do.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".partial-{path.name}-*"):
-        if not _alive(int(stale.name.rsplit("-", 2)[-2])):
-            shutil.rmtree(stale, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-{os.getpid()}-", dir=path.parent))
+    for left in path.parent.glob(f".partial-{path.name}-*"):
+        held = _lock(left)
+        if held is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    while True:
+        aside = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
+        held = _lock(aside)
+        if held is not None and aside.is_dir():
+            return aside, held
+        # Another process took it for left behind before it was locked.
+        if held is not None:
+            os.close(held)
 
 
-def _alive(pid: int) -> bool:
+def _lock(folder: Path) -> int | None:
+    """A descriptor that locks the folder; None when another process has it, or it is gone."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def write_json(path: Path, data: Any) -> None:

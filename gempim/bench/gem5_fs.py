@@ -1,7 +1,7 @@
 """How long Linux takes in gem5's full system: `python -P -m gempim.bench.gem5_fs`.
 
 For one and four cores: a boot from reset to the checkpoint at the shell, and a run that restores it and runs a script
-that does nothing, on the functional CPU and on the timing CPU. Wall time and processor time of the gem5 processes.
+that does nothing, on the functional, the timing and the out-of-order CPU. Wall time and processor time of the gem5 processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gempim.quantity import DataError
 from gempim.workloads.linux.build import build_linux
 
 CORES = (1, 4)
-RESTORED_CPUS = ("atomic_noncaching", "timing")
+RESTORED_CPUS = ("atomic_noncaching", "timing", "o3")
 
 
 def measure(command: list[str | Path], what: str) -> dict[str, str]:

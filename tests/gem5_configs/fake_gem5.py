@@ -1,12 +1,13 @@
 """Stands in for gem5.opt in tests of the host side: leaves what run.py leaves, or fails as gem5 does.
 
 FAKE_GEM5 says how, comma separated: `idle` (a PIM without commands), `cpu` (no PIM), `exit=N`, `signal=N`, `norois`,
-`mismatch` (more sections than regions).
+`mismatch` (more sections than regions), `forever` (its process number in a file `pid`, and no end).
 """
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 how = dict(item.partition("=")[::2] for item in os.environ.get("FAKE_GEM5", "").split(",") if item)
@@ -15,6 +16,9 @@ print("gem5 Simulator System.")
 if "exit" in how:
     print("run.py: guest: it went wrong")
     sys.exit(int(how["exit"]))
+if "forever" in how:
+    (out / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
 if "signal" in how:
     print("panic: the guest read address 0", flush=True)
     print("/lib/libc.so.6(+0x1234)[0x7f0000]", flush=True)

@@ -141,7 +141,7 @@ def test_boots_on_one_core_and_runs_a_script(gem5: Path, linux_folder: Path, tmp
 def test_one_checkpoint_serves_every_configuration_and_gemv_is_that_of_syscall_emulation(
     gem5: Path, linux: Linux, plugin: Path, micro: Path, tmp_path: Path
 ) -> None:
-    """The same product under Linux on SAIL (functional and timing) and on N1: right results everywhere, and
+    """The same product under Linux on SAIL (functional, timing, out of order) and on N1: right results everywhere, and
     the PIM's own counters are to the count those of syscall emulation, but for times."""
     lutmm = f"./gemv {' '.join(GEMV)} --threads 2 --path lutmm"
     emulated = run_script(
@@ -152,7 +152,7 @@ def test_one_checkpoint_serves_every_configuration_and_gemv_is_that_of_syscall_e
     expected = _counters(tmp_path / "se")[0]
     # Waiting for memory takes other times with other cores and caches.
     skipped = ("Ticks", "_ps", "lutmmWaits", "lutmmSleeps", "lutmmFaults")
-    for cpu in ("atomic_noncaching", "timing"):
+    for cpu in ("atomic_noncaching", "timing", "o3"):
         fast = () if cpu == "atomic_noncaching" else ("--fast-forward",)
         done = linux(lutmm, f"--file={micro / 'gemv'}", *fast, out=cpu, cpu=cpu)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -165,13 +165,13 @@ def test_one_checkpoint_serves_every_configuration_and_gemv_is_that_of_syscall_e
         assert counters["lutmmIssued"] > 0
     base = linux(
         f"./gemv {' '.join(GEMV)} --threads 2 --path neon", f"--file={micro / 'gemv'}", "--fast-forward",
-        out="n1", system="neoverse-n1", cpu="timing",
+        out="n1", system="neoverse-n1", cpu="o3",
     )  # fmt: skip
     assert base.returncode == 0, base.stdout + base.stderr
     assert " ok\n" in base.stdout
 
 
-@pytest.mark.parametrize("cpu", ["atomic_noncaching", "timing"])
+@pytest.mark.parametrize("cpu", ["atomic_noncaching", "timing", "o3"])
 def test_an_operating_system_may_do_what_it_does(linux: Linux, fs_guest: Path, tmp_path: Path, cpu: str) -> None:
     """First touch, copy on write, migration, interrupts and signals, more programs than cores, tickets of other
     programs, memory that goes away, a program that is killed: fs_guest.c says what each must come to."""

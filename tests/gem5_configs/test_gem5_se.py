@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spec import options as command_line
@@ -52,6 +58,38 @@ def test_a_run_directory_like_any_other(elf: Path, fake_gem5: Path, plugin: Path
     parsed = command_line.parser().parse_args(argv[script + 1 :])
     assert (parsed.cpu, parsed.cores, parsed.args, parsed.plugin) == ("timing", 4, ["-t", "q4_0"], str(plugin))
     assert Path(parsed.experiment).name == "system.json"
+
+
+def test_gem5_ends_with_whoever_started_it(elf: Path, fake_gem5: Path, tmp_path: Path) -> None:
+    """gempim is killed in the middle of a run: nothing goes on burning a processor."""
+    code = (
+        "import sys; from pathlib import Path; from gempim.engines.gem5_se import Gem5Options, run_gem5_se\n"
+        "from gempim.systems import load_system; elf, gem5, runs = map(Path, sys.argv[1:])\n"
+        "run_gem5_se(load_system('neoverse-n1'), Gem5Options(binary=elf), runs, gem5=gem5)"
+    )
+    runs = tmp_path / "runs"
+    gempim = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, elf, fake_gem5, runs], env=os.environ | {"FAKE_GEM5": "forever"}
+    )
+    pid = _wait_for(lambda: next((int(p.read_text()) for p in runs.glob(".partial-*/pid") if p.read_text()), None))
+    assert Path(f"/proc/{pid}").exists()
+    gempim.kill()
+    gempim.wait()
+
+    def gone() -> bool | None:
+        status = Path(f"/proc/{pid}/status")
+        return True if not status.exists() or "\nState:\tZ" in status.read_text() else None
+
+    assert _wait_for(gone)
+
+
+def _wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := what()) is not None:
+            return found
+        time.sleep(0.02)
+    return None
 
 
 def test_a_complete_run_is_not_run_again_and_what_decides_it_names_it(

@@ -62,9 +62,7 @@ def test_programs_with_branch_protection(gem5: Path, tmp_path: Path) -> None:
     program = tmp_path / "signed"
     flags = ["-O2", "-static", "-pthread", "-mbranch-protection=standard"]
     subprocess.run([compiler, *flags, HERE / "guest.c", "-o", program], check=True)
-    done = run_script(
-        gem5, tmp_path / "m5out", "--system=neoverse-n1", "--cpu=o3", f"--binary={program}", timeout=600
-    )
+    done = run_script(gem5, tmp_path / "m5out", "--system=neoverse-n1", "--cpu=o3", f"--binary={program}", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert SUM in done.stdout
 

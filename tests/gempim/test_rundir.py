@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,28 @@ def test_a_crash_half_way_leaves_no_run(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_process_are_removed_and_never_counted(tmp_path: Path) -> None:
     path = tmp_path / "sail-x-123"
-    dead = tmp_path / f".partial-{path.name}-999999999-abc"
-    dead.mkdir()
-    _fill("half")(dead)
-    alive = tmp_path / f".partial-{path.name}-{os.getpid()}-abc"
-    alive.mkdir()
+    code = (
+        "import os, signal, sys; from pathlib import Path; from gempim.rundir import write_run\n"
+        "def fill(folder):\n"
+        "    (folder / 'result.json').write_text('{}'); print(folder, flush=True); sys.stdin.readline()\n"
+        "write_run(Path(sys.argv[1]), fill)"
+    )
+    dead, alive = (
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    )
+    folders = [Path(process.stdout.readline().strip()) for process in (dead, alive) if process.stdout]
+    assert all(f.is_dir() for f in folders), "two at once leave each other alone"
+    dead.kill()
+    dead.wait()
     assert not is_complete(path)
     assert write_run(path, _fill("new"))
-    assert not dead.exists()
-    assert alive.exists(), "another running process's directory must stay"
+    assert not folders[0].exists()
+    assert folders[1].exists(), "another running process's directory must stay"
+    alive.communicate("\n")
+    assert not folders[1].exists(), "it came second"
     assert json.loads((path / "result.json").read_text())["tag"] == "new"
 
 

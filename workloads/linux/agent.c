@@ -24,6 +24,8 @@ static const char kScript[] = "script";
 static const char kOutput[] = "guest.out";
 
 // gem5's magic operations (gem5/asm/generic/m5ops.h): the word 0xFF000110 | function << 16, arguments from x0 on.
+// gem5 takes memory as the caches have it: the stores before are finished first (dsb), and an out-of-order core must
+// not load early what the operation writes (isb).
 #define M5_FAIL 0x22
 #define M5_CHECKPOINT 0x43
 #define M5_WRITE_FILE 0x4F
@@ -37,7 +39,7 @@ static const char kOutput[] = "guest.out";
         register uint64_t x1 __asm__("x1") = b;                                                                        \
         register uint64_t x2 __asm__("x2") = c;                                                                        \
         register uint64_t x3 __asm__("x3") = d;                                                                        \
-        __asm__ volatile(".inst 0xFF000110 | (" TEXT(function) " << 16)"                                               \
+        __asm__ volatile("dsb sy\n\t.inst 0xFF000110 | (" TEXT(function) " << 16)\n\tisb"                              \
                          : "+r"(x0)                                                                                    \
                          : "r"(x1), "r"(x2), "r"(x3)                                                                   \
                          : "memory");                                                                                  \
