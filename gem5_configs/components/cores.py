@@ -134,8 +134,8 @@ class N1Release(ArmRelease):
     """Instruction set extensions of a Neoverse-N1 (Armv8.2-A, TRM) that gem5 knows: no SVE and no I8MM, so that the C
     library and llama.cpp pick the same kernels as on the real core.
 
-    Pointer authentication is there, which an N1 has not, and stays switched off: its instructions then do nothing, as on
-    an N1. Without the extension gem5 24's out-of-order core loses the register that `paciasp` names (it is renamed
+    Pointer authentication is there, which an N1 has not, and stays switched off: its instructions then do nothing, as
+    on an N1. Without the extension gem5 24's out-of-order core loses the register that `paciasp` names (it is renamed
     and not written), and programs built with -mbranch-protection, Debian's kernel among them, return to nowhere.
     """
 

@@ -1,7 +1,8 @@
 """How long Linux takes in gem5's full system: `python -P -m gempim.bench.gem5_fs`.
 
 For one and four cores: a boot from reset to the checkpoint at the shell, and a run that restores it and runs a script
-that does nothing, on the functional, the timing and the out-of-order CPU. Wall time and processor time of the gem5 processes.
+that does nothing, on the functional, the timing and the out-of-order CPU. Wall time and processor time of the gem5
+processes.
 """
 
 from __future__ import annotations

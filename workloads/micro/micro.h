@@ -308,7 +308,8 @@ static inline void micro_team_run(struct micro_team *team, micro_job job, void *
 /**
  * End the threads. In gem5's syscall emulation they sleep until the program exits: gem5 takes the exit of a thread that
  * it restored from a checkpoint for that of the program, and never tells a join of it. Under Linux they must not: an
- * interrupt wakes such a core, and gem5 24's out-of-order core loses instructions that follow the one that put it to sleep.
+ * interrupt wakes such a core, and gem5 24's out-of-order core loses instructions that follow the one that put it to
+ * sleep.
  */
 static inline void micro_team_stop(struct micro_team *team) {
     team->job = NULL;
