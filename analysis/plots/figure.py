@@ -43,6 +43,10 @@ class Plot:
         """The figure as an SVG element for a page: text as text, colours of text and grid taken from the page."""
         return _inline(self._render("svg").decode("utf-8"), self.name, self.alt)
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self._render("svg").decode("utf-8")
+
     def save(self, folder: Path, ending: str = "svg") -> Path:
         """Write the figure as ``svg``, ``png`` or ``pdf`` into `folder`; returns the file. PNG has a white ground."""
         if ending not in ("svg", "png", "pdf"):
