@@ -215,16 +215,31 @@ def report(
     price: Prices = None,
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Manifest key in which runs differ, as a column: experiment.system.sram_pim.nbw."),
+    ] = None,
+    repeats: Annotated[
+        list[str] | None,
+        typer.Option("--repeats", help="Manifest key (a seed) in which repeated runs differ: their mean is shown."),
+    ] = None,
+    llama_bench: Annotated[
+        list[Path] | None,
+        typer.Option("--llama-bench", help="Measured rates to stand beside: llama-bench's -o json or jsonl."),
+    ] = None,
 ) -> None:
     """HTML, Markdown, CSV and JSON report of run directories.
 
     Example: `gempim report runs/* --baseline neoverse-n1 --out out`
+
+    Example: `gempim report runs/* --repeats experiment.workload.routing_seed --llama-bench bench.json`
     """
     from gempim.output import make_report
 
     index = make_report(
-        run_dirs, out, baseline=baseline, prices=prices_of(price), energy=energy, utilisation=utilisation
-    )
+        run_dirs, out, baseline=baseline, prices=prices_of(price), energy=energy, utilisation=utilisation,
+        keys=keys or (), repeats=repeats or (), llama_bench=llama_bench or (),
+    )  # fmt: skip
     print(index)
 
 

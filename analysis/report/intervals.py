@@ -93,5 +93,5 @@ def _mean(rows: Sequence[Mapping[Any, Any]], name: str, title: str) -> dict[str,
     return {
         title: f"{rounded(mean, None if found is None else found.half, DIGITS)}x",
         f"{title} 95 %": ends(found),
-        f"{title} range": f"{rounded(min(values))} to {rounded(max(values))}",
+        f"{title} range": f"{rounded(min(values))} to {rounded(max(values))}" if len(values) > 1 else "–",
     }
