@@ -373,8 +373,8 @@ def si(value: float) -> str:
     """A number with three significant digits and a K, M, B or T: ``6.74 B``."""
     for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= limit:
-            return f"{value / limit:.2f} {letter}"
-    return f"{value:.3g}"
+            return f"{significant(value / limit)} {letter}"
+    return f"{value:g}" if value == int(value) else significant(value)
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:

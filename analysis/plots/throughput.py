@@ -69,8 +69,8 @@ def throughput_by(
         for case, points, errors in lines:
             own, marker = colour(systems_of(results, baseline), case.system)
             one.plot([x for x, _ in points], [y for _, y in points], color=own, marker=marker, markersize=4.5)
-            for x, low, high in errors:
-                one.plot([x, x], [low, high], color=own, linewidth=0.9, marker="_", markersize=5)
+            if errors:
+                one.vlines(*zip(*errors, strict=True), color=own, linewidth=1.1)
             said = " to ".join(dict.fromkeys(significant(f(y for _, y in points)) for f in (min, max)))
             words.append(f"{group.title}, {case.system}: {said}")
         several |= {name for case, _, _ in lines for name in _differs(case, group, axis)}
