@@ -89,7 +89,7 @@ spread = frame.groupby("parameter")["metric_value"]
 # A lookup table is built from weights and read with activations: a batch reads one table several times.
 
 # %%
-sweep("workload.batch", "[1, 2, 4, 8, 16, 32]", "batch").set_index("value").round(3)
+sweep("workload.batch", "[1, 2, 4, 8, 16]", "batch").set_index("value").round(3)
 
 # %% [markdown]
 # ## Bits
@@ -98,4 +98,4 @@ sweep("workload.batch", "[1, 2, 4, 8, 16, 32]", "batch").set_index("value").roun
 # have scales of sub-blocks, which cost multiplications.
 
 # %%
-sweep("model.quant", '["q2_k", "q3_k", "q4_0", "q4_k", "q5_0", "q6_k", "q8_0"]', "quant").set_index("value").round(3)
+sweep("model.quant", '["q2_k", "q3_k", "q4_0", "q4_k", "q6_k", "q8_0"]', "quant").set_index("value").round(3)
