@@ -185,7 +185,9 @@ def _measured(file: Path, where: str, row: Mapping[str, Any]) -> Measured:
         raise DataError(f"{where}: avg_ts is {rate:g}, the mean of samples_ts {math.fsum(samples) / len(samples):g}")
     quant = _QUANT.search(row["model_type"])
     if quant is None:
-        raise DataError(f"{where}: model_type: expected a name that ends with the weights' type, got {row['model_type']!r}")
+        raise DataError(
+            f"{where}: model_type: expected a name that ends with the weights' type, got {row['model_type']!r}"
+        )
     noise = spread(samples)
     backend = str(row.get("backends", "")) or "–"
     gpu = row["gpu_info"] if row["n_gpu_layers"] != 0 and row["gpu_info"] else ""

@@ -181,9 +181,7 @@ def _merged(
                 "energy_is_lower_bound": any(row["energy_is_lower_bound"] for row in own),
                 "usd_per_million_tokens": own[0]["usd_per_million_tokens"] * own[0]["tokens_per_s"] / rate,
                 "tokens_per_usd": own[0]["tokens_per_usd"] / own[0]["tokens_per_s"] * rate,
-                "ttft_s": None
-                if own[0]["ttft_s"] is None
-                else math.fsum(row["ttft_s"] for row in own) / len(own),
+                "ttft_s": None if own[0]["ttft_s"] is None else math.fsum(row["ttft_s"] for row in own) / len(own),
                 "pim_commands": min(row["pim_commands"] for row in own),
                 "repeats": len(own),
             }
@@ -224,9 +222,9 @@ def compare(
     """The tidy table with each row's ratio to the row of system `baseline` that agrees in the `match` columns.
 
     Adds `speedup` (tokens/s over the baseline's), `j_per_token_ratio` (this over the baseline's: below 1 is better; NaN
-    where either is a lower bound) and `tokens_per_usd_ratio`, each with its interval (``speedup_low``, ``speedup_high``;
-    NaN where that of either row is not known, and for the baseline itself). Raises DataError for an unknown match column, an unknown
-    baseline, and a row with no or several baseline rows.
+    where either is a lower bound) and `tokens_per_usd_ratio`, each with its interval (``speedup_low``,
+    ``speedup_high``; NaN where that of either row is not known, and for the baseline itself). Raises DataError for an
+    unknown match column, an unknown baseline, and a row with no or several baseline rows.
     """
     frame = tidy(results, extra_keys, repeats)
     keys: list[str] = frame.attrs["keys"]
@@ -253,7 +251,7 @@ def compare(
                 + ("run the baseline for it" if not len(found) else "name a further match key")
             )
         ratios.append(_ratios(row, found[0]))
-    for name in (column for ratio in RATIOS for column in (ratio, f"{ratio}_low", f"{ratio}_high")):
+    for name in (column for of in RATIOS for column in (of, f"{of}_low", f"{of}_high")):
         frame[name] = [found[name] for found in ratios]
     frame.attrs.update(keys=keys, baseline=baseline)
     return frame
@@ -425,7 +423,7 @@ def _metrics(phase: Phase) -> dict[str, Any]:
 
 def _intervals(row: Mapping[str, Any], rate_error: Error, energy_error: Error) -> dict[str, float]:
     """The ends of a row's intervals, NaN where they are not known; a lower bound of the energy has none."""
-    out = {}
+    out: dict[str, float] = {}
     for name in METRICS:
         energy = name == "j_per_token"
         found = (energy_error if energy else rate_error).of(row[name])

@@ -101,7 +101,7 @@ def percent(part: float) -> str:
 
 
 def student_t(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t. Above 30 degrees of freedom that of 30, which is larger than the true one.
+    """Two-sided 95 % quantile of Student's t. Above 30 degrees of freedom that of 30, which is larger.
 
     Raises ValueError for less than one degree of freedom.
     """
@@ -140,7 +140,7 @@ def error_of(manifest: Mapping[str, Any], label: str, values: Sequence[float], w
 
 
 def _sampling(manifest: Mapping[str, Any], label: str, where: str) -> float | None:
-    """The bound of a phase as a share of its time: that of its passes, which err together. 0 when nothing was left out."""
+    """The bound of a phase as a share of its time: that of its passes, which err together. 0: nothing left out."""
     if "sampling" not in manifest:
         return 0.0
     try:

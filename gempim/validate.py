@@ -100,7 +100,7 @@ def _where(row: pd.Series) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """The committed figures: `rows` of the SAIL grid, and `single` ones (claim id to value) with what made all of them."""
+    """The committed figures: `rows` of the SAIL grid, `single` ones (claim id to value), and what made all of them."""
 
     rows: pd.DataFrame
     single: Mapping[str, float]
@@ -219,7 +219,7 @@ def _run(system: str, model: str, quant: str, batch: int) -> str:
 
 
 def serving_commands(s: ServeSummary) -> dict[str, str]:
-    """Of the serving claims that are of one case, the command that simulates it; others rest on all of `serving.csv`."""
+    """Of the serving claims that are of one case, the command for it; others rest on all of `serving.csv`."""
     glam, mixtral, grok = ("glam-143b",), ("mixtral-8x7b",), ("grok-1-314b",)
     cases: dict[str, tuple[str, str, pd.Series]] = {
         "duplex-throughput-best": (GPU, ET, s.against(ET, GPU, "tokens_per_s")),
@@ -229,7 +229,11 @@ def serving_commands(s: ServeSummary) -> dict[str, str]:
         "duplex-over-bank-mixtral-best": (BANK, ET, s.against(ET, BANK, "tokens_per_s", mixtral)),
     }
     out = {claim: _serve(base, system, ratio.idxmax()) for claim, (base, system, ratio) in cases.items()}
-    saved = {"duplex-energy-mixtral": mixtral, "duplex-energy-grok": grok, "duplex-energy-best": (*glam, *mixtral, *grok)}
+    saved = {
+        "duplex-energy-mixtral": mixtral,
+        "duplex-energy-grok": grok,
+        "duplex-energy-best": (*glam, *mixtral, *grok),
+    }
     for claim, models in saved.items():
         best = min(
             ((float(r.min()), system, r.idxmin()) for system in (BASE, "duplex-pe", ET)
@@ -271,12 +275,8 @@ def measure_again(claim: str, folder: Path, runs: Path) -> float:
     fair = s.sail[s.sail["threads"] == CLAIM_THREADS]
     known: dict[str, Callable[[], float]] = {
         "sail-speedup": lambda: ratio(BASELINE, "speedup", _best(fair, "speedup")),
-        "sail-tokens-per-dollar": lambda: ratio(
-            BASELINE, "tokens_per_usd_ratio", _best(fair, "tokens_per_usd_ratio")
-        ),
-        "sail-v100-tokens-per-dollar": lambda: ratio(
-            "v100", "tokens_per_usd_ratio", _best(s.over_v100(), "over_v100")
-        ),
+        "sail-tokens-per-dollar": lambda: ratio(BASELINE, "tokens_per_usd_ratio", _best(fair, "tokens_per_usd_ratio")),
+        "sail-v100-tokens-per-dollar": lambda: ratio("v100", "tokens_per_usd_ratio", _best(s.over_v100(), "over_v100")),
         "sail-prt-cycles": lambda: _prt_saving_percent(runs)[0],
         **{name: lambda name=name: _point(name) for name in CPU_CLAIMS},  # type: ignore[misc]
     }

@@ -25,8 +25,13 @@ def gempim(*words: str) -> str:
     return done.stdout
 
 
-def save(plot: Plot, folder: Path = Path("figures")) -> Plot:
-    """Write a figure as SVG and PDF for a paper, and give it back to be shown."""
+def save(plot: Plot | None, folder: Path = Path("figures")) -> Plot:
+    """Write a figure as SVG and PDF for a paper, and give it back to be shown.
+
+    Raises DataError for None, which a figure is when the runs have nothing to draw in it.
+    """
+    if plot is None:
+        raise DataError("the runs do not vary in what this figure shows")
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("svg", "pdf"):
         plot.save(folder, ending)

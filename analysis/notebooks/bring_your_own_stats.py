@@ -30,7 +30,10 @@ STATS = Path(notebooks.__file__).parent / "own-stats.txt"
 REGIONS = ["layer 1", "layer 2", "layer 3", "head"]
 sections = parse_stats(STATS)
 pd.DataFrame(
-    [{"line": s.line, "statistics": len(s.scalars), "us": s.get("simTicks") / s.get("simFreq") * 1e6} for s in sections],
+    [
+        {"line": s.line, "statistics": len(s.scalars), "us": s.get("simTicks") / s.get("simFreq") * 1e6}
+        for s in sections
+    ],
     index=REGIONS,
 ).round(1)
 

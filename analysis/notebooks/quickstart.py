@@ -36,7 +36,17 @@ WORK = ("--prompt", "0", "--context", "512", "--tokens", "2", "--threads", "16")
 
 # %%
 table = gempim("compare", "neoverse-n1", "sail", *MODEL, *WORK, "--runs", RUNS, "-o", "csv")
-shown = ["model", "quant", "system", "batch", "test", "tokens_per_s", "j_per_token", "usd_per_million_tokens", "speedup"]
+shown = [
+    "model",
+    "quant",
+    "system",
+    "batch",
+    "test",
+    "tokens_per_s",
+    "j_per_token",
+    "usd_per_million_tokens",
+    "speedup",
+]
 pd.read_csv(io.StringIO(table))[shown]
 
 # %% [markdown]

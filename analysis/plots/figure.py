@@ -58,7 +58,9 @@ class Plot:
         data = self._render(ending)
         if ending == "svg":
             words = f"<desc>{_attribute(self.alt)}</desc>"
-            data = re.sub(r"(<svg[^>]*>)", lambda found: f"{found[1]}\n {words}", data.decode("utf-8"), count=1).encode()
+            data = re.sub(
+                r"(<svg[^>]*>)", lambda found: f"{found[1]}\n {words}", data.decode("utf-8"), count=1
+            ).encode()
         file.write_bytes(data)
         return file
 

@@ -52,7 +52,8 @@ def write_report(
     `baseline` is the system to which the others are compared (see `table.compare` for `match` and `extra_keys`);
     `sensitivity` is a frame as `plots.sensitivity_plot` takes it; `validation` are outcomes of `validation.check`;
     `repeats` are keys in which repeated runs differ (see `table.tidy`); `measured` are rates of real machines
-    (`llama_bench.load_llama_bench`), which stand beside the simulated ones and in ``measured.csv``. With `png`, the figures are written as PNG beside SVG. Raises DataError for no results and what `compare` raises.
+    (`llama_bench.load_llama_bench`), which stand beside the simulated ones and in ``measured.csv``. With
+    `png`, the figures are written as PNG beside SVG. Raises DataError for no results and what `compare` raises.
     """
     if not results:
         raise DataError("a report needs at least one run")
@@ -105,7 +106,9 @@ def write_report(
     _write(folder / "report.csv", render_table(frame, "csv"))
     _write(folder / "report.json", _json(results, frame, warnings, context["title"], baseline, validation, measured))
     if measured:
-        _write(folder / "measured.csv", pd.DataFrame([m.row() for m in measured]).to_csv(index=False, lineterminator="\n"))
+        _write(
+            folder / "measured.csv", pd.DataFrame([m.row() for m in measured]).to_csv(index=False, lineterminator="\n")
+        )
     every_row = rows if len(ordered) <= MAX_RUNS else operator_rows(ordered, extra_keys)
     _write(folder / "operators.csv", every_row.to_csv(index=False, lineterminator="\n"))
     for plot in every:

@@ -60,7 +60,9 @@ def test_notebook(file: Path, tmp_path: Path) -> None:
     said = texts(notebook)
     for words in SHOWN[file.stem]:
         assert words in said, words
-    assert any(key.startswith("image/") for c in notebook.cells for o in c.get("outputs", []) for key in o.get("data", {}))
+    assert any(
+        key.startswith("image/") for c in notebook.cells for o in c.get("outputs", []) for key in o.get("data", {})
+    )
     figures = list(tmp_path.rglob("figures/*.pdf")) + list(tmp_path.glob("*.pdf"))
     assert figures
     for figure in figures:

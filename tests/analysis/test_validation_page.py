@@ -1,4 +1,4 @@
-"""The validation page: made from the committed summaries alone, and each figure can be simulated again by its command."""
+"""The validation page: made from the committed summaries alone, and each figure has a command that makes it again."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_a_damaged_summary_is_an_error(copy: Path) -> None:
         write_page(copy)
 
 
-@pytest.mark.parametrize(
-    "claim", ["sail-speedup", "sail-v100-tokens-per-dollar", "sail-prt-cycles", "cpu-a76-q4_0-1t"]
-)
+@pytest.mark.parametrize("claim", ["sail-speedup", "sail-v100-tokens-per-dollar", "sail-prt-cycles", "cpu-a76-q4_0-1t"])
 def test_a_claim_is_measured_again(claim: str, tmp_path: Path) -> None:
     """What the claim's own command simulates is what is committed (four digits)."""
     committed = measured_of(gempim.validate.Summary.read(FOLDER))[0][claim]
