@@ -278,9 +278,10 @@ def hourly_price(run: Run, table: PriceTable) -> Hourly:
     formula = f"{listed:g} USD/h"
     if price.vcpus is not None:
         if "system.cpu.cores" not in run.sections[0]:
+            whole = ", ".join(name for name, p in table.prices.items() if p.vcpus is None) or "there is none"
             raise DataError(
                 f"{run.path}: the price of {price.instance} is shared by cores, and the system has none; choose one "
-                f"per device: {', '.join(name for name, p in table.prices.items() if p.vcpus is None) or 'there is none'}"
+                f"per device: {whole}"
             )
         held = int(run.sections[0].get("system.cpu.cores"))
         if not 0 < held <= price.vcpus:

@@ -15,7 +15,7 @@ from gempim.analysis.cost import cost_band
 from gempim.analysis.energy import inside
 from gempim.analysis.result import Result
 from gempim.analysis.selection import bits_per_weight, systems_of
-from gempim.analysis.table import KEYS, headline, markdown, significant
+from gempim.analysis.table import KEYS, headline, markdown, si, significant
 from gempim.analysis.validation import Outcome
 
 _NUMBER = re.compile(r"^[^\w-]{0,4}(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?([KMBT]))?(?=$|[ x%±])")
@@ -235,7 +235,7 @@ def cost_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                     "case": name,
                     "test": phase.test,
                     "$/1M tokens": significant(phase.usd_per_million_tokens),
-                    "tokens/$": f"{phase.tokens_per_usd:.0f}",
+                    "tokens/$": si(phase.tokens_per_usd),
                     "USD/h": f"{result.hourly.usd_per_hour:.4g}",
                     "utilisation": f"{result.utilisation:g}",
                     "formula": result.hourly.formula,
