@@ -108,7 +108,8 @@ def _check_told_apart(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> No
         if len(found) > 1:
             raise DataError(
                 f"{len(found)} runs have the same {', '.join(f'{k} {found[0][k]}' for k in keys)}: "
-                f"{', '.join(row['run'] for row in found)}; name the key in which they differ as an extra key (report --key, or --repeats for a seed)"
+                f"{', '.join(row['run'] for row in found)}; name the key in which they differ "
+                "as an extra key (report --key, or --repeats for a seed)"
             )
 
 

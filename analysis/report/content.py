@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -267,19 +266,16 @@ def cost_model(results: Sequence[Result]) -> list[str]:
 
 def band_table(results: Sequence[Result], names: Sequence[str], frame: pd.DataFrame) -> Table:
     """Dollars per million tokens over utilisation and price, and the price at which a system costs as its baseline."""
-    ratios = {
-        (str(row["run"]), str(row["test"])): row.get("tokens_per_usd_ratio", math.nan)
-        for row in frame.to_dict("records")
-    }
+    found = {(str(row["run"]), str(row["test"])): row for row in frame.to_dict("records")}
     rows = []
     for name, result in zip(names, results, strict=True):
         for phase in result.phases:
+            row = found[result.run.name, phase.test]
             cells = {"case": name, "test": phase.test}
-            for cell in cost_band(phase.tokens_per_s, result.hourly.usd_per_hour):
+            for cell in cost_band(float(row["tokens_per_s"]), result.hourly.usd_per_hour):
                 cells[cell.title] = significant(cell.usd_per_million_tokens)
-            if "tokens_per_usd_ratio" in frame:
-                even = ratios.get((result.run.name, phase.test), math.nan)
-                cells["break-even price"] = f"{significant(even)}x" if math.isfinite(even) else "–"
+            if "tokens_per_usd_ratio" in row:
+                cells["break-even price"] = f"{significant(row['tokens_per_usd_ratio'])}x"
             rows.append(cells)
     caption = (
         "Dollars per million tokens: u is the utilisation, at the price of the table above; then half and twice that "

@@ -70,6 +70,9 @@ def write_report(
     every = [plot for group in groups.values() for plot in group]
     ordered = content.in_order(results, baseline)
     names = labels(ordered, extra_keys)
+    # Of repeats, the one whose name the row has stands for all.
+    shown = [r for r in ordered if r.run.name in set(frame["run"])]
+    shown_names = labels(shown, table_keys)
     rows = operator_rows(ordered[:MAX_RUNS], extra_keys)
     context: dict[str, Any] = {
         "title": title or content.title(results),
@@ -79,14 +82,15 @@ def write_report(
         "headline": content.headline_table(frame, ordered, baseline),
         "energy_table": content.energy_parts(ordered, names),
         "summary": summary_table(frame, baseline) if baseline else None,
-        "uncertainty": uncertainty_table(frame, ordered, names),
+        "uncertainty": uncertainty_table(frame, shown, shown_names),
         "uncertainty_method": METHOD,
         "measured": measured_table(frame, measured) if measured else None,
         "boundaries": content.boundaries(results),
         "operators": content.Table.of(operator_texts(rows), _operators_note(results)),
         "cost_table": content.cost_table(ordered, names),
         "cost_model": content.cost_model(results),
-        "band": content.band_table(ordered, names, frame),
+        "band": content.band_table(shown, shown_names, frame),
+        "std_of": "repeated runs (or decode steps)" if repeats else "decode steps",
         "prices": content.prices_table(results),
         "validation": content.validation_table(validation) if validation else None,
         "methods": content.methods(results, baseline, match, table_keys, repeats),

@@ -10,6 +10,7 @@ import math
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from gempim.analysis.uncertainty import (
     spread,
     student_t,
 )
+from gempim.output import make_report
 from gempim.quantity import DataError
 
 from .conftest import make_run
@@ -253,6 +255,8 @@ def test_repeats_are_merged_only_when_they_are_named(tmp_path: Path) -> None:
     price = base[0].hourly.usd_per_hour
     assert frame["usd_per_million_tokens"].iloc[0] == pytest.approx(price / (rates[0].mean() * 3600) * 1e6)
     page = write_report([*base, *sail], tmp_path / "out", baseline="neoverse-n1", repeats=[SEED], png=False)
+    (own,) = [row for row in _table(page.read_text(encoding="utf-8"), "band-table") if row["case"] == "sail"]
+    assert float(own["u 1"]) == pytest.approx(price * 1.02 / (rates[1].mean() * 3600) * 1e6, rel=5e-3)
     assert "mean of 3 runs" in page.read_text(encoding="utf-8")
 
 
@@ -298,3 +302,66 @@ def test_ends_with_text(tmp_path: Path) -> None:
                 assert low <= float(figure.rstrip("x")) <= high
                 found += 1
     assert found >= 6
+
+
+def _table(page: str, name: str) -> list[dict[str, str]]:
+    text = page[page.index(f'id="{name}"') :]
+    text = text[: text.index("</table>")]
+    heads = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<th scope=\"col\"[^>]*>(.*?)</th>", text)]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in text.split("<tr")[2:]]
+    return [dict(zip(heads, row, strict=True)) for row in rows]
+
+
+def test_the_report_has_geometric_means_and_the_cost_band(tmp_path: Path) -> None:
+    """Both re-computed from the runs' files: the mean of three batches, and dollars over utilisation and price."""
+    pairs = [
+        (
+            result(tmp_path / f"a{batch}", batch=batch, seed=batch, prompt=0),
+            result(tmp_path / f"b{batch}", system="sail", pim=True, batch=batch, seed=batch, speed=speed, prompt=0),
+        )
+        for batch, speed in ((1, 0.6), (4, 3.0), (16, 9.0))
+    ]
+    page = write_report(
+        [item for pair in pairs for item in pair], tmp_path / "out", baseline="neoverse-n1", png=False
+    ).read_text(encoding="utf-8")
+
+    def rate(item: Result) -> float:
+        rois = item.run.rois_of("decode")
+        return sum(roi.tokens for roi in rois) / sum(roi.sim_ps for roi in rois) * 1e12
+
+    ratios = [rate(b) / rate(a) for a, b in pairs]
+    (row,) = _table(page, "summary")
+    assert (row["system"], row["phase"], row["cases"]) == ("sail", "decode", "3")
+    expected = math.prod(ratios) ** (1 / 3)
+    assert float(row["speedup"].rstrip("x")) == pytest.approx(expected, rel=5e-3)
+    low, high = (float(x) for x in row["speedup 95 %"].split(" to "))
+    assert low < expected < high
+    assert row["speedup range"] == f"{rounded(min(ratios))} to {rounded(max(ratios))}"
+    assert "geometric mean" in page[: page.index("</header>")]
+    bands = {row["case"]: row for row in _table(page, "band-table")}
+    for (_, item), batch in zip(pairs, (1, 4, 16), strict=True):
+        row = bands[f"sail, b{batch}"]
+        full = 2.176 * 1.02 / (rate(item) * 3600) * 1e6
+        for title, factor in {"u 1": 1, "u 0.7": 1 / 0.7, "u 0.3": 1 / 0.3, "price x0.5": 0.5, "price x2": 2}.items():
+            assert float(row[title]) == pytest.approx(full * factor, rel=6e-3), title
+        assert float(row["break-even price"].rstrip("x")) == pytest.approx(
+            ratios[(1, 4, 16).index(batch)] / 1.02, rel=6e-3
+        )
+
+
+def test_keys_of_the_command_tell_rows_apart(tmp_path: Path) -> None:
+    """`gempim report --key`: a parameter of one system, and one in which the baseline's runs differ too."""
+    runs = []
+    for i, kv in enumerate(("f16", "q8_0")):
+        for system, pim, speed in (("neoverse-n1", False, 1.0), ("sail", True, 3.0 + i)):
+            runs.append(make_run(tmp_path / f"{system}-{kv}", system=system, pim=pim, speed=speed, seed=i, steps=1))
+            edit_manifest(runs[-1], lambda m, kv=kv: m["experiment"]["workload"].update(kv_type=kv))
+    options: dict[str, Any] = {"baseline": "neoverse-n1", "prices": {}, "energy": None, "utilisation": 1.0}
+    with pytest.raises(DataError, match="report --key"):
+        make_report(runs, tmp_path / "out", **options)
+    page = make_report(runs, tmp_path / "out", keys=["experiment.workload.kv_type"], **options)
+    rows = list(csv.DictReader(page.with_suffix(".csv").open()))
+    rates = {(row["system"], row["experiment.workload.kv_type"], row["test"][:2]): row for row in rows}
+    for kv in ("f16", "q8_0"):
+        own, base = rates["sail", kv, "tg"], rates["neoverse-n1", kv, "tg"]
+        assert float(own["speedup"]) == pytest.approx(float(own["tokens_per_s"]) / float(base["tokens_per_s"]))
