@@ -48,10 +48,12 @@ document.querySelectorAll("table.sortable").forEach(function (table) {
     count.textContent = words.length ? shown + " of " + all.length + " rows" : "";
   });
 });
-// On paper nothing can be opened.
+// On paper nothing can be opened; the longest lists stay in the files beside the page.
 var opened = [];
 window.addEventListener("beforeprint", function () {
-  opened = Array.from(document.querySelectorAll("details:not([open])"));
+  opened = Array.from(document.querySelectorAll("details:not([open])")).filter(function (details) {
+    return details.querySelectorAll("tbody tr").length <= 100;
+  });
   opened.forEach(function (details) { details.open = true; });
 });
 window.addEventListener("afterprint", function () {

@@ -265,6 +265,10 @@ def test_explain_carries_the_numbers(sail: Path) -> None:
     assert f"= {item.decode.tokens_per_s:.6g}" in text
     assert f"= {item.decode.usd_per_million_tokens:.6g}" in text
     assert "8 * 1.2 * (57 * 45.75 - 52 * 32 - 37 * (45.75 - 32))" in text
+    assert item.decode.rate_error.half is not None
+    interval = rf"95 % interval: .* relative half-width {item.decode.rate_error.half * 100:.3g} %, of .* \(steps\)"
+    assert re.search(interval, text)
+    assert "95 % interval: not known (relative errors: none known)." in text
     assert "TN-40-07" in text
     assert "JSSC 55(1) 2020" in text
     assert "1 / cram_add_tops_per_w / cram_add_cycles = 1 / 5.27 / 9 = 0.0210837 pJ" in text
