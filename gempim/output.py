@@ -85,6 +85,7 @@ def print_comparison(
     report: Path | None,
     extra_keys: Sequence[str] = (),
     match: Sequence[str] = (),
+    llama_bench: Sequence[Path] = (),
 ) -> None:
     """One row a phase of each run, with its ratios to the baseline's row that agrees in MATCH and in `match`."""
     found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
@@ -94,7 +95,7 @@ def print_comparison(
     sys.stdout.write(table.render_table(frame, output))
     warn(found)
     if report:
-        _report(found, report, base, extra_keys, match)
+        _report(found, report, base, extra_keys, match, llama_bench=llama_bench)
 
 
 def _report(

@@ -16,6 +16,9 @@ from gempim.quantity import DataError
 _SAME_PARAMS = 0.01
 """Models whose numbers of parameters differ by less than this share are taken for the same, whatever their names."""
 
+_COLUMNS = ("rate is", "model", "quant", "machine", "test", "t/s", "t/s 95 %", "simulated over measured", "threads",
+            "backend", "params", "build")  # fmt: skip
+
 NOTE = (
     "Measured rates are llama-bench's: mean ± standard deviation over its repetitions, without tokenising and sampling."
     " Simulated over measured stands where a simulated row of one sequence has the same number of parameters, weight"
@@ -63,7 +66,7 @@ def measured_table(frame: pd.DataFrame, measured: Sequence[Measured]) -> Table:
     rows.sort(key=lambda row: (row["params"], row["quant"], row["test"][:2], row["test"]))
     left = len(measured) - len(together)
     note = f"{NOTE} {left} measured rows are of other models and not shown." if left else NOTE
-    return Table.of(pd.DataFrame(rows), note)
+    return Table.of(pd.DataFrame(rows)[list(_COLUMNS)], note)
 
 
 def _measured_row(m: Measured) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from gempim.analysis.cost import load_prices
 from gempim.analysis.energy import load_energy_table
@@ -19,6 +20,8 @@ from gempim.analysis.llama_bench import load_llama_bench
 from gempim.analysis.report import write_report
 from gempim.analysis.result import evaluate
 from gempim.analysis.run import load_run
+from gempim.analysis.uncertainty import rounded
+from gempim.cli import app
 from gempim.output import make_report
 from gempim.quantity import DataError
 
@@ -146,16 +149,16 @@ def test_measured_rows_stand_beside_simulated_ones(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     table = text[text.index('id="measured-table"') :]
     found = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table[: table.index("</table>")].split("<tr")[2:]]
-    assert [(cells[0], cells[7]) for cells in found] == [
+    assert [(cells[0], cells[4]) for cells in found] == [
         ("simulated", "pp512"),
         ("measured", "pp512"),
         ("measured", "tg128"),
         ("simulated", "tg4 @ d512"),
     ]
     assert results[0].prefill is not None
-    ratio = float(found[0][10].split("x")[0])
+    ratio = float(found[0][7].split("x")[0])
     assert ratio == pytest.approx(results[0].prefill.tokens_per_s / rows[0]["avg_ts"], rel=5e-3)
-    assert [cells[10] for cells in found[1:]] == ["–"] * 3
+    assert [cells[7] for cells in found[1:]] == ["–"] * 3
     assert "1 measured rows are of other models" in text
     assert "0a1b2c3d (5163)" in page.with_suffix(".md").read_text(encoding="utf-8")
     read = list(csv.DictReader((page.parent / "measured.csv").open()))
@@ -173,3 +176,18 @@ def test_the_command_takes_files(tmp_path: Path) -> None:
     options: dict[str, Any] = {"baseline": None, "prices": {}, "energy": None, "utilisation": 1.0}
     page = make_report([run], tmp_path / "out", llama_bench=[file], **options)
     assert "measured-table" in page.read_text(encoding="utf-8")
+
+
+def test_compare_takes_files_too(tmp_path: Path) -> None:
+    """`gempim compare ... --report DIR --llama-bench FILE`; without a report there is nowhere to put them."""
+    file = write(tmp_path / "m.jsonl", [bench_row(1, n_prompt=0, n_gen=1, n_depth=512)])
+    words = ["compare", "neoverse-n1", "sail", "-m", "llama-2-7b", "-q", "q4_0", "-p", "0", "-n", "1"]
+    words += ["--runs", str(tmp_path / "runs"), "--llama-bench", str(file)]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, DataError)
+    assert "it needs --report" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, "--report", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["table"]["rows"]
+    rate = rows[1]["tokens_per_s"] / bench_row(1, n_prompt=0, n_gen=1, n_depth=512)["avg_ts"]
+    assert f"{rounded(rate)}x Some CPU, 64 cores" in (tmp_path / "out" / "report.md").read_text()
