@@ -10,6 +10,10 @@ Hourly price of a run::
     usd_per_hour = instance price * (vCPUs held / vCPUs of the instance) * PIM factor
     PIM factor   = 1 + area_overhead * silicon_price_share     (runs with PIM statistics only)
 
+The PIM's area is amortised as the rest of the machine is: a price per hour pays for silicon over its life, and
+`silicon_price_share` of it is in proportion to area. Both numbers are inputs of the price file and can be overridden;
+design cost, masks and yield are not modelled.
+
 vCPUs held are the cores of the simulated system, not the threads used: a run has its socket's whole memory bandwidth
 and last-level cache, so it must pay for the whole of it. GPU prices are per GPU and not prorated.
 """
@@ -108,6 +112,36 @@ def _check(tokens_per_s: float, usd_per_hour: float, utilisation: float) -> None
             raise DataError(f"{name}: expected a number above zero, got {value}")
     if utilisation > 1:
         raise DataError(f"utilisation: expected at most 1.0, got {utilisation}")
+
+
+@dataclass(frozen=True)
+class BandCell:
+    """One point of a cost band: a utilisation, and a factor on the hourly price."""
+
+    utilisation: float
+    price_factor: float
+    usd_per_million_tokens: float
+
+    @property
+    def title(self) -> str:
+        """``u 0.5`` or ``price x2``."""
+        return f"u {self.utilisation:g}" if self.price_factor == 1 else f"price x{self.price_factor:g}"
+
+
+BAND_UTILISATIONS = (1.0, 0.7, 0.5, 0.3)
+"""Utilisations of the cost band: papers take 1.0, services are said to reach 0.3 to 0.7."""
+
+BAND_PRICES = (0.5, 2.0)
+"""Factors on the price: reserved or spot instances cost about half of on-demand ones, other providers up to twice."""
+
+
+def cost_band(tokens_per_s: float, usd_per_hour: float) -> list[BandCell]:
+    """Dollars per million tokens over utilisation at the given price, then over the price with all of the time used.
+
+    Raises DataError as `usd_per_million_tokens`.
+    """
+    points = [(u, 1.0) for u in BAND_UTILISATIONS] + [(1.0, factor) for factor in BAND_PRICES]
+    return [BandCell(u, f, usd_per_million_tokens(tokens_per_s, usd_per_hour * f, u)) for u, f in points]
 
 
 def price_dir() -> Path:
@@ -243,6 +277,12 @@ def hourly_price(run: Run, table: PriceTable) -> Hourly:
     share, held = 1.0, None
     formula = f"{listed:g} USD/h"
     if price.vcpus is not None:
+        if "system.cpu.cores" not in run.sections[0]:
+            whole = ", ".join(name for name, p in table.prices.items() if p.vcpus is None) or "there is none"
+            raise DataError(
+                f"{run.path}: the price of {price.instance} is shared by cores, and the system has none; choose one "
+                f"per device: {whole}"
+            )
         held = int(run.sections[0].get("system.cpu.cores"))
         if not 0 < held <= price.vcpus:
             raise DataError(

@@ -7,6 +7,7 @@ from gempim.analysis.energy import EnergyItem, EnergyTable
 from gempim.analysis.formula import names_in, with_numbers
 from gempim.analysis.result import PS_PER_S, Phase, Result
 from gempim.analysis.table import significant
+from gempim.analysis.uncertainty import Error, ends
 
 
 def explain(result: Result) -> str:
@@ -30,6 +31,8 @@ def _rate(result: Result, phase: Phase) -> list[str]:
         f"                 = {phase.tokens} / {phase.sim_ps / PS_PER_S:.6g} s",
         f"                 = {phase.tokens_per_s:.6g}",
         "",
+        _interval(phase.rate_error, phase.tokens_per_s),
+        "",
         f"tokens: {len(rois)} regions of interest in roi.jsonl x {rois[0].tokens} tokens each"
         + (f" (batch {rois[0].batch})" if rois[0].batch > 1 else "")
         + "; time: their sim_ps, which is the sum of their operators:",
@@ -42,6 +45,14 @@ def _rate(result: Result, phase: Phase) -> list[str]:
     return [*lines, ""]
 
 
+def _interval(error: Error, value: float) -> str:
+    """The 95 % interval and what it comes from, as `uncertainty` has it."""
+    if error.half is None:
+        return f"95 % interval: not known (relative errors: {error.text()})."
+    parts = " and ".join(f"{part * 100:.3g} % ({name})" for name, part in error.parts.items() if part is not None)
+    return f"95 % interval: {ends(error.of(value))}; relative half-width {error.half * 100:.3g} %, of {parts}."
+
+
 def _energy(result: Result, phase: Phase) -> list[str]:
     table = result.energy_table
     lines = [
@@ -50,6 +61,7 @@ def _energy(result: Result, phase: Phase) -> list[str]:
         "    j_per_token = sum over rows (count x energy per count) / tokens",
         f"                = {phase.energy.text()} / {phase.tokens} = {phase.j_per_token:.6g}",
         "",
+        *([] if phase.energy.is_lower_bound else [_interval(phase.energy_error, phase.j_per_token), ""]),
         f"Energy table {table.label}; counts from stats.txt, added over the regions of interest.",
         "",
         "| row | count | energy per count | J | formula | with numbers | scope, node | source |",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gempim.analysis.cost import (
@@ -18,6 +18,7 @@ from gempim.analysis.cost import (
 )
 from gempim.analysis.energy import Energy, EnergyTable, boundary, measure_energy
 from gempim.analysis.run import Roi, Run, RunError
+from gempim.analysis.uncertainty import Error, error_of
 from gempim.quantity import DataError
 
 SCHEMA = 1
@@ -36,7 +37,8 @@ class Phase:
 
     `tokens` is summed over the batch. `tokens_per_s` is tokens over time; `tokens_per_s_std` is the sample standard
     deviation of the rates of the single regions of interest, None when there is only one. Energy in joules per token by
-    component, times in ps by operator and by device. `pim_commands` shows that the PIM path ran.
+    component, times in ps by operator and by device. `pim_commands` shows that the PIM path ran. `rate_error` is of
+    tokens per second and what follows from it, `energy_error` of joules per token.
     """
 
     label: str
@@ -52,6 +54,8 @@ class Phase:
     time_ps_by_operator: dict[str, int]
     time_ps_by_device: dict[str, int]
     pim_commands: int
+    rate_error: Error = field(default_factory=Error)
+    energy_error: Error = field(default_factory=Error)
 
     @property
     def j_per_token(self) -> float:
@@ -159,7 +163,7 @@ def evaluate(
         prefill=phases.get("prefill"),
         decode=phases.get("decode"),
         boundary=boundary(energy_table, whole),
-        warnings=tuple(_warnings(run, hourly, whole)),
+        warnings=(*_warnings(run, hourly, whole), *_unknown_errors(run, phases.values())),
     )
 
 
@@ -191,8 +195,11 @@ def _phase(
         for op in roi.operators:
             operators[op.name] = operators.get(op.name, 0) + op.time_ps
             devices[op.device] = devices.get(op.device, 0) + op.time_ps
+    each = [measure_energy([run.section_of(roi)], table) for roi in rois]
+    joules = [found.total_j / roi.tokens for found, roi in zip(each, rois, strict=True)]
+    where, label = str(run.path / "manifest.json"), rois[0].label
     return Phase(
-        label=rois[0].label,
+        label=label,
         test=test_name(rois),
         tokens=tokens,
         steps=len(rois),
@@ -205,6 +212,8 @@ def _phase(
         time_ps_by_operator=operators,
         time_ps_by_device=devices,
         pim_commands=sum(op.pim_commands for roi in rois for op in roi.operators),
+        rate_error=error_of(run.manifest, label, rates, where),
+        energy_error=error_of(run.manifest, label, joules if all(joules) else (), where),
     )
 
 
@@ -273,6 +282,8 @@ def _warnings(run: Run, hourly: Hourly, energy: Energy) -> list[str]:
             f"The price {price.usd_per_hour.as_float():g} USD/h of {price.provider} {price.instance} has no verified "
             f"source (entered {price.date}: {price.usd_per_hour.source})."
         )
+    sampling = run.manifest.get("sampling") or {}
+    warnings += [f"{run.name}: {text}" for text in sampling.get("warnings", ())]
     if energy.unknown:
         warnings.append(f"{run.system}: energy is a lower bound, nothing is known for: {', '.join(energy.unknown)}.")
     for direction in ("read", "write"):
@@ -287,6 +298,15 @@ def _warnings(run: Run, hourly: Hourly, energy: Energy) -> list[str]:
     return warnings
 
 
+def _unknown_errors(run: Run, phases: Iterable[Phase]) -> list[str]:
+    return [
+        f"{run.name}: {phase.label} was estimated from measured layers of which no two are of one kind: the error of "
+        "that is unknown."
+        for phase in phases
+        if phase.rate_error.unknown
+    ]
+
+
 def _phase_json(phase: Phase) -> dict[str, Any]:
     return {
         "test": phase.test,
@@ -295,6 +315,10 @@ def _phase_json(phase: Phase) -> dict[str, Any]:
         "sim_ps": phase.sim_ps,
         "tokens_per_s": phase.tokens_per_s,
         "tokens_per_s_std": phase.tokens_per_s_std,
+        "rate_error": dict(phase.rate_error.parts),
+        "rate_error_half_width": phase.rate_error.half,
+        "energy_error": dict(phase.energy_error.parts),
+        "energy_error_half_width": phase.energy_error.half,
         "energy_j": phase.energy.total_j,
         "energy_is_lower_bound": phase.energy.is_lower_bound,
         "energy_unknown": list(phase.energy.unknown),

@@ -9,15 +9,27 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from gempim.analysis.result import Phase, Result
+from gempim.analysis.run import plain
+from gempim.analysis.uncertainty import (
+    DIGITS,
+    Error,
+    Interval,
+    interval,
+    plus_minus,
+    ratio,
+    rounded,
+    significant,
+    spread,
+)
 from gempim.quantity import DataError, suggest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the columns below; written into csv, json and jsonl."""
 
 KEYS = ("model", "quant", "system", "engine", "threads", "batch", "test")
@@ -25,6 +37,12 @@ KEYS = ("model", "quant", "system", "engine", "threads", "batch", "test")
 
 MATCH_KEYS = ("model", "quant", "batch", "test")
 """Columns in which a row and its baseline must agree (not the system, nor what only some systems have, as threads)."""
+
+METRICS = ("tokens_per_s", "j_per_token", "usd_per_million_tokens", "tokens_per_usd")
+"""Columns of which a row has the interval, in the columns ``<metric>_low`` and ``<metric>_high``."""
+
+RATIOS = {"speedup": "tokens_per_s", "j_per_token_ratio": "j_per_token", "tokens_per_usd_ratio": "tokens_per_usd"}
+"""Columns of `compare`, each with its interval, and of which metric they are the ratio."""
 
 FORMATS = ("md", "csv", "json", "jsonl")
 """Output formats of `render_table`."""
@@ -41,22 +59,27 @@ UNITS = {
     "tokens_per_usd": "tokens/USD",
     "ttft_s": "s",
     "pim_commands": "commands",
-    "speedup": "ratio",
-    "j_per_token_ratio": "ratio",
-    "tokens_per_usd_ratio": "ratio",
+    "repeats": "runs",
+    **dict.fromkeys(RATIOS, "ratio"),
 }
+UNITS |= {f"{name}_{end}": UNITS[name] for name in (*METRICS, *RATIOS) for end in ("low", "high")}
 """Units of the numeric columns."""
 
 
-def tidy(results: Iterable[Result], extra_keys: Sequence[str] = ()) -> pd.DataFrame:
-    """One row a phase of each result.
+def tidy(results: Iterable[Result], extra_keys: Sequence[str] = (), repeats: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a phase of each result, with the intervals of `METRICS` (None: not known; see `uncertainty`).
 
     `extra_keys` are dotted manifest keys (``experiment.system.sram_pim.nbw``) that become key columns. A run
-    without the section of a key (a baseline has no ``sram_pim``) has None there. Raises RunError for a key that is
-    missing in a section that the run has, or whose section no run has; DataError when two rows agree in all keys.
+    without the section of a key (a baseline has no ``sram_pim``) has None there. `repeats` are such keys too, but runs
+    that differ in nothing else become one row: the mean, the standard deviation over runs, and their number in the
+    column ``repeats``. Nothing else is ever averaged.
+
+    Raises RunError for a key that is missing in a section that the run has, or whose section no run has; DataError
+    when two rows agree in all keys, and when runs differ in a value that is no key (see `check_keys_told`).
     """
     results = list(results)
-    extra = {key: extra_values(results, key) for key in extra_keys}
+    extra = {key: extra_values(results, key) for key in (*extra_keys, *repeats)}
+    phases = [phase for result in results for phase in result.phases]
     rows = [
         _row(result, phase, {key: values[i] for key, values in extra.items()})
         for i, result in enumerate(results)
@@ -64,21 +87,120 @@ def tidy(results: Iterable[Result], extra_keys: Sequence[str] = ()) -> pd.DataFr
     ]
     if not rows:
         raise DataError("no results to tabulate")
+    keys = [*KEYS, *extra_keys]
+    _check_told_apart(rows, [*keys, *repeats])
+    check_keys_told(results, [*extra_keys, *repeats])
+    if repeats:
+        rows = _merged(rows, phases, keys, repeats)
     frame = pd.DataFrame(rows)
     for key in extra_keys:
         # Otherwise pandas makes floats of whole numbers as soon as one cell is empty.
         frame[key] = pd.Series([row[key] for row in rows], dtype=object)
-    keys = [*KEYS, *extra_keys]
-    twice = frame[frame.duplicated(keys, keep=False)]
-    if len(twice):
-        first = twice.iloc[0]
-        same = twice[(twice[keys].astype(str) == first[keys].astype(str)).all(axis=1)]
-        raise DataError(
-            f"{len(same)} runs have the same {', '.join(f'{k} {first[k]}' for k in keys)}: {', '.join(same['run'])}; "
-            "name the key in which they differ as an extra key"
-        )
     frame.attrs["keys"] = keys
     return frame
+
+
+def _check_told_apart(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    same: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        same.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
+    for found in same.values():
+        if len(found) > 1:
+            raise DataError(
+                f"{len(found)} runs have the same {', '.join(f'{k} {found[0][k]}' for k in keys)}: "
+                f"{', '.join(row['run'] for row in found)}; name the key in which they differ "
+                "as an extra key (report --key, or --repeats for a seed)"
+            )
+
+
+_TOLD = {
+    "system": ("peaks",),
+    "workload": ("batch", "prompt", "context", "tokens", "threads"),
+    "gem5": ("prompt", "tokens", "threads", "context", "mem_size"),
+}
+"""Sections of an experiment whose values make figures, and those of them that a column has or that make none."""
+
+
+def check_keys_told(results: Sequence[Result], named: Sequence[str] = ()) -> None:
+    """Raise DataError when results that a table would put side by side differ in a value that no column tells.
+
+    Values of a system must agree among its runs, those of the workload among all runs, those of gem5 among its runs,
+    except among runs that differ in one of the keys `named`, which are columns.
+    """
+    seen: dict[tuple[Any, ...], tuple[Any, str]] = {}
+    told = [extra_values(results, key) for key in named]
+    for i, result in enumerate(results):
+        own = (result.run.experiment["engine"], *(str(values[i]) for values in told))
+        for section, columns in _TOLD.items():
+            of = (result.run.system, *own) if section == "system" else own[1:] if section == "workload" else own
+            for name, value in _leaves(result.run.experiment.get(section, {}), columns):
+                key = f"experiment.{section}.{name}"
+                if key in named:
+                    continue
+                first, run = seen.setdefault((key, *of), (value, result.run.name))
+                if first != value:
+                    raise DataError(
+                        f"{run} has {key} = {first}, {result.run.name} has {value}, and no column of the table tells: "
+                        f"name it as a key (--key {key}) or, when it is a seed, as a repeat (--repeats {key})"
+                    )
+
+
+def _leaves(tree: Any, without: Sequence[str], prefix: str = "") -> list[tuple[str, Any]]:
+    """Plain numbers and flags of a section, and its texts that are values with a unit, by dotted name."""
+    out = []
+    for name, raw in tree.items() if isinstance(tree, dict) else ():
+        value = plain(raw)
+        if prefix + name in without:
+            continue
+        if isinstance(value, dict):
+            out += _leaves(value, without, f"{prefix}{name}.")
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and (value is not raw or not prefix)):
+            out.append((prefix + name, value))
+    return [(name, value) for name, value in out if name not in ("title", "description")]
+
+
+def _merged(
+    rows: Sequence[dict[str, Any]], phases: Sequence[Phase], keys: Sequence[str], repeats: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows that agree in `keys` as one: rate and energy are means, cost is that of the mean rate."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(tuple(str(row[key]) for key in keys), []).append(i)
+    out = []
+    for members in groups.values():
+        first = {key: value for key, value in rows[members[0]].items() if key not in repeats}
+        if len(members) > 1:
+            own = [rows[i] for i in members]
+            if len({(row["price"], row["utilisation"], row["energy_table"]) for row in own}) > 1:
+                raise DataError(f"repeats {', '.join(row['run'] for row in own)} have different tables or prices")
+            rates, joules = ([row[name] for row in own] for name in ("tokens_per_s", "j_per_token"))
+            rate = math.fsum(rates) / len(own)
+            first |= {
+                "tokens_per_s": rate,
+                "tokens_per_s_std": float(pd.Series(rates).std(ddof=1)),
+                "j_per_token": math.fsum(joules) / len(own),
+                "energy_is_lower_bound": any(row["energy_is_lower_bound"] for row in own),
+                "usd_per_million_tokens": own[0]["usd_per_million_tokens"] * own[0]["tokens_per_s"] / rate,
+                "tokens_per_usd": own[0]["tokens_per_usd"] / own[0]["tokens_per_s"] * rate,
+                "ttft_s": None if own[0]["ttft_s"] is None else math.fsum(row["ttft_s"] for row in own) / len(own),
+                "pim_commands": min(row["pim_commands"] for row in own),
+                "repeats": len(own),
+            }
+            # The spread of the repeats has that of the steps in it; the bounds of sampling err alike in all of them.
+            energy_error = repeated([phases[i].energy_error for i in members], joules)
+            first |= _intervals(first, repeated([phases[i].rate_error for i in members], rates), energy_error)
+        out.append(first)
+    return out
+
+
+def repeated(errors: Sequence[Error], values: Sequence[float]) -> Error:
+    """The error of the mean of repeated runs: their spread, and the widest bound of what all of them sampled."""
+    parts: dict[str, float | None] = {"repeats": spread(values)}
+    bounds = [error.parts["sampling"] for error in errors if "sampling" in error.parts]
+    if bounds:
+        known = [bound for bound in bounds if bound is not None]
+        parts["sampling"] = max(known) if len(known) == len(bounds) else None
+    return Error(parts)
 
 
 def extra_values(results: Sequence[Result], key: str) -> list[Any]:
@@ -96,14 +218,16 @@ def compare(
     *,
     match: Sequence[str] = MATCH_KEYS,
     extra_keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The tidy table with each row's ratio to the row of system `baseline` that agrees in the `match` columns.
 
     Adds `speedup` (tokens/s over the baseline's), `j_per_token_ratio` (this over the baseline's: below 1 is better; NaN
-    where either is a lower bound) and `tokens_per_usd_ratio`. Raises DataError for an unknown match column, an unknown
-    baseline, and a row with no or several baseline rows.
+    where either is a lower bound) and `tokens_per_usd_ratio`, each with its interval (``speedup_low``,
+    ``speedup_high``; NaN where that of either row is not known, and for the baseline itself). Raises DataError for an
+    unknown match column, an unknown baseline, and a row with no or several baseline rows.
     """
-    frame = tidy(results, extra_keys)
+    frame = tidy(results, extra_keys, repeats)
     keys: list[str] = frame.attrs["keys"]
     for name in match:
         if name not in keys:
@@ -128,8 +252,8 @@ def compare(
                 + ("run the baseline for it" if not len(found) else "name a further match key")
             )
         ratios.append(_ratios(row, found[0]))
-    for name in ("speedup", "j_per_token_ratio", "tokens_per_usd_ratio"):
-        frame[name] = [ratio[name] for ratio in ratios]
+    for name in (column for of in RATIOS for column in (of, f"{of}_low", f"{of}_high")):
+        frame[name] = [found[name] for found in ratios]
     frame.attrs.update(keys=keys, baseline=baseline)
     return frame
 
@@ -175,21 +299,24 @@ def headline(frame: pd.DataFrame) -> pd.DataFrame:
             **{key.rpartition(".")[2]: ["–" if v is None else str(v) for v in frame[key]] for key in extra},
             "test": frame["test"],
             "t/s": [
-                f"{rate:.2f}" + (f" ± {std:.2f}" if std is not None and not math.isnan(std) else "")
+                plus_minus(rate, std)
                 for rate, std in zip(frame["tokens_per_s"], frame["tokens_per_s_std"], strict=True)
             ],
             "J/token": [
-                (">= " if bound else "") + significant(joules)
-                for joules, bound in zip(frame["j_per_token"], frame["energy_is_lower_bound"], strict=True)
+                (">= " if bound else "") + text
+                for text, bound in zip(_digits(frame, "j_per_token"), frame["energy_is_lower_bound"], strict=True)
             ],
-            "$/1M tokens": [significant(usd) for usd in frame["usd_per_million_tokens"]],
+            "$/1M tokens": _digits(frame, "usd_per_million_tokens"),
             "tokens/$": [si(tokens) for tokens in frame["tokens_per_usd"]],
         }
     )
     if "speedup" in frame:
-        out["speedup"] = [_times(x) for x in frame["speedup"]]
-        out["J/token vs base"] = [_times(x) for x in frame["j_per_token_ratio"]]
-        out["tokens/$ vs base"] = [_times(x) for x in frame["tokens_per_usd_ratio"]]
+        for name, title in (
+            ("speedup", "speedup"),
+            ("j_per_token_ratio", "J/token vs base"),
+            ("tokens_per_usd_ratio", "tokens/$ vs base"),
+        ):
+            out[title] = [text if text == "–" else f"{text}x" for text in _digits(frame, name)]
     return out.reset_index(drop=True)
 
 
@@ -218,29 +345,35 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join([line(columns), rule, *(line(row) for row in cells)]) + "\n"
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """A number with `digits` significant digits and no exponent where people can read it without one."""
-    if not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    # By the rounded value: 9.999 becomes 10.0, which has another magnitude.
-    magnitude = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
-    if -4 <= magnitude < 7:
-        return f"{round(value, digits - 1 - magnitude):.{max(0, digits - 1 - magnitude)}f}"
-    return f"{value:.{digits - 1}e}"
+def interval_of(row: Any, name: str) -> Interval | None:
+    """The interval of a row's figure; None where it is not known."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return Interval(float(row[name]), float(low), float(high))
+
+
+def half_of(row: Any, name: str) -> float | None:
+    """Relative half-width (of the logarithm) of a row's figure; None where it is not known."""
+    found = interval_of(row, name)
+    return None if found is None else math.log(found.high / found.low) / 2
+
+
+def _digits(frame: pd.DataFrame, name: str) -> list[str]:
+    """Figures with three digits, or fewer where their interval is wider than that."""
+    out = []
+    for row in frame.to_dict("records"):
+        found = interval_of(row, name)
+        out.append(rounded(row[name], None if found is None else found.half, DIGITS))
+    return out
 
 
 def si(value: float) -> str:
     """A number with three significant digits and a K, M, B or T: ``6.74 B``."""
     for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= limit:
-            return f"{value / limit:.2f} {letter}"
-    return f"{value:.3g}"
-
-
-def _times(value: float) -> str:
-    return "–" if math.isnan(value) else f"{significant(value)}x"
+            return f"{significant(value / limit)} {letter}"
+    return f"{value:g}" if value == int(value) else significant(value)
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:
@@ -266,26 +399,50 @@ def _row(result: Result, phase: Phase, extra: dict[str, Any]) -> dict[str, Any]:
         "batch": workload["batch"],
         **extra,
         "test": phase.test,
-        "tokens_per_s": phase.tokens_per_s,
-        "tokens_per_s_std": phase.tokens_per_s_std,
-        "j_per_token": phase.j_per_token,
-        "energy_is_lower_bound": phase.energy.is_lower_bound,
-        "usd_per_million_tokens": phase.usd_per_million_tokens,
-        "tokens_per_usd": phase.tokens_per_usd,
+        **_metrics(phase),
         "ttft_s": result.ttft_s,
         "pim_commands": phase.pim_commands,
         "energy_table": result.energy_table.label,
         "price": result.hourly.price.key,
         "price_status": result.hourly.price.status,
         "utilisation": result.utilisation,
+        "repeats": 1,
     }
+
+
+def _metrics(phase: Phase) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "tokens_per_s": phase.tokens_per_s,
+        "tokens_per_s_std": phase.tokens_per_s_std,
+        "j_per_token": phase.j_per_token,
+        "energy_is_lower_bound": phase.energy.is_lower_bound,
+        "usd_per_million_tokens": phase.usd_per_million_tokens,
+        "tokens_per_usd": phase.tokens_per_usd,
+    }
+    return {**values, **_intervals(values, phase.rate_error, phase.energy_error)}
+
+
+def _intervals(row: Mapping[str, Any], rate_error: Error, energy_error: Error) -> dict[str, float]:
+    """The ends of a row's intervals, NaN where they are not known; a lower bound of the energy has none."""
+    out: dict[str, float] = {}
+    for name in METRICS:
+        energy = name == "j_per_token"
+        found = (energy_error if energy else rate_error).of(row[name])
+        if found is None or (energy and row["energy_is_lower_bound"]):
+            found = Interval(row[name], math.nan, math.nan)
+        out |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    return out
 
 
 def _ratios(row: Any, base: Any) -> dict[str, float]:
     bounded = bool(row["energy_is_lower_bound"] or base["energy_is_lower_bound"])
-    energy = math.nan if bounded or not base["j_per_token"] else row["j_per_token"] / base["j_per_token"]
-    return {
-        "speedup": row["tokens_per_s"] / base["tokens_per_s"],
-        "j_per_token_ratio": energy,
-        "tokens_per_usd_ratio": row["tokens_per_usd"] / base["tokens_per_usd"],
-    }
+    out: dict[str, float] = {}
+    for name, metric in RATIOS.items():
+        if metric == "j_per_token" and (bounded or not base[metric]):
+            out |= {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan}
+            continue
+        value = row[metric] / base[metric]
+        half = None if row is base else ratio(half_of(row, metric), half_of(base, metric))
+        found = Interval(value, math.nan, math.nan) if half is None else interval(value, half)
+        out |= {name: value, f"{name}_low": found.low, f"{name}_high": found.high}
+    return out

@@ -17,6 +17,7 @@ from gempim.cli_options import (
     Engine,
     Format,
     Gguf,
+    LlamaBench,
     Model,
     Out,
     Prices,
@@ -130,6 +131,7 @@ def compare(
     lout: Lout = None,
     devices: Devices = 4,
     requests: Count = None,
+    llama_bench: LlamaBench = None,
 ) -> None:
     """Speedup, J/token, $/1M tokens and tokens/$ of systems against a baseline.
 
@@ -142,6 +144,8 @@ def compare(
 
     if len(systems) < 2:
         raise DataError("compare: expected a baseline and at least one more system")
+    if llama_bench and (report is None or serving_options(ctx)):
+        raise DataError("compare: --llama-bench stands in a report of runs: it needs --report, and no serving options")
     if serving_options(ctx):
         compare_serving(
             systems, model, batch=_ints(batch, "--batch"), lin=_ints(lin or "", "--lin"),
@@ -159,8 +163,9 @@ def compare(
                     doc = document(system, model, q, gguf, b, prompt, context, tokens, t, mine, engine)
                     paths.append(simulate_one(resolve(doc, origin="command line"), runs))
     print_comparison(
-        paths, systems[0], output, prices=prices_of(price), energy=energy, utilisation=utilisation, report=report
-    )
+        paths, systems[0], output, prices=prices_of(price), energy=energy, utilisation=utilisation, report=report,
+        llama_bench=llama_bench or (),
+    )  # fmt: skip
 
 
 def _ints(text: str, option: str) -> list[int]:
@@ -215,16 +220,28 @@ def report(
     price: Prices = None,
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Manifest key in which runs differ, as a column: experiment.system.sram_pim.nbw."),
+    ] = None,
+    repeats: Annotated[
+        list[str] | None,
+        typer.Option("--repeats", help="Manifest key (a seed) in which repeated runs differ: their mean is shown."),
+    ] = None,
+    llama_bench: LlamaBench = None,
 ) -> None:
     """HTML, Markdown, CSV and JSON report of run directories.
 
     Example: `gempim report runs/* --baseline neoverse-n1 --out out`
+
+    Example: `gempim report runs/* --repeats experiment.workload.routing_seed --llama-bench bench.json`
     """
     from gempim.output import make_report
 
     index = make_report(
-        run_dirs, out, baseline=baseline, prices=prices_of(price), energy=energy, utilisation=utilisation
-    )
+        run_dirs, out, baseline=baseline, prices=prices_of(price), energy=energy, utilisation=utilisation,
+        keys=keys or (), repeats=repeats or (), llama_bench=llama_bench or (),
+    )  # fmt: skip
     print(index)
 
 

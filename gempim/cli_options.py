@@ -49,6 +49,10 @@ Energy = Annotated[str | None, typer.Option("--energy", help="Energy table: a sh
 Utilisation = Annotated[
     float, typer.Option("--utilisation", help="Share of the paid time that serves tokens.", min=0.01, max=1.0)
 ]
+LlamaBench = Annotated[
+    list[Path] | None,
+    typer.Option("--llama-bench", help="Measured rates for the report: llama-bench's -o json or jsonl. Repeatable."),
+]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Also write the HTML report into this folder.")]
 
 

@@ -85,6 +85,7 @@ def print_comparison(
     report: Path | None,
     extra_keys: Sequence[str] = (),
     match: Sequence[str] = (),
+    llama_bench: Sequence[Path] = (),
 ) -> None:
     """One row a phase of each run, with its ratios to the baseline's row that agrees in MATCH and in `match`."""
     found = results(paths, prices=prices, energy=energy, utilisation=utilisation)
@@ -94,7 +95,7 @@ def print_comparison(
     sys.stdout.write(table.render_table(frame, output))
     warn(found)
     if report:
-        _report(found, report, base, extra_keys, match)
+        _report(found, report, base, extra_keys, match, llama_bench=llama_bench)
 
 
 def _report(
@@ -103,12 +104,18 @@ def _report(
     baseline: str | None,
     extra_keys: Sequence[str],
     match: Sequence[str] = MATCH,
+    repeats: Sequence[str] = (),
+    llama_bench: Sequence[Path] = (),
 ) -> Path:
+    from gempim.analysis.llama_bench import load_llama_bench
     from gempim.analysis.report import write_report
 
     if baseline is not None:
         match = (*match, *_engine_key(found, baseline))
-    index = write_report(list(found), out, baseline=baseline, extra_keys=extra_keys, match=match)
+    measured = load_llama_bench(llama_bench)
+    index = write_report(
+        list(found), out, baseline=baseline, extra_keys=extra_keys, match=match, repeats=repeats, measured=measured
+    )
     err.print(f"report: {index}", style="green", soft_wrap=True, highlight=False, markup=False)
     return index
 
@@ -127,19 +134,31 @@ def make_report(
     prices: Mapping[str, float],
     energy: str | None,
     utilisation: float,
+    keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
+    llama_bench: Sequence[Path] = (),
 ) -> Path:
-    """The HTML, Markdown, CSV and JSON report of runs; the path of its index page."""
+    """The HTML, Markdown, CSV and JSON report of runs; the path of its index page.
+
+    :param keys: manifest keys that become columns; where the baseline's runs differ in one, it is matched too
+    :param repeats: manifest keys in which repeated runs differ
+    :param llama_bench: result files of llama-bench to stand beside the runs
+    """
     if not run_dirs:
         raise DataError("report: no run directories given")
     if serving := [is_serve_run(path) for path in run_dirs]:
         if all(serving):
+            if keys or repeats or llama_bench:
+                raise DataError("report: --key, --repeats and --llama-bench are not for runs that served requests")
             return serving_report(
                 run_dirs, out, baseline=baseline, prices=prices, energy=energy, utilisation=utilisation
             )
         if any(serving):
             raise DataError(f"report: {run_dirs[serving.index(True)]} served requests, other runs did not: two reports")
     found = results(run_dirs, prices=prices, energy=energy, utilisation=utilisation)
-    return _report(found, out, baseline, ())
+    base = [r for r in found if r.run.system == baseline]
+    varied = [key for key in keys if len(set(map(str, table.extra_values(base, key) if base else ()))) > 1]
+    return _report(found, out, baseline, keys, (*MATCH, *varied), repeats, llama_bench)
 
 
 def explain_run(run_dir: Path, *, prices: Mapping[str, float], energy: str | None, utilisation: float) -> str:

@@ -35,6 +35,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             red=True,
             bold=True,
         )
+    pages = [r for r in terminalreporter.stats.get("skipped", ()) if "test_report_browser.py" in r.nodeid]
+    if pages:
+        _, _, reason = pages[0].longrepr
+        count = f"{len(pages)} test{'s' if len(pages) > 1 else ''} skipped"
+        terminalreporter.write_line(f"NOT CHECKED IN A BROWSER: {count}; {reason}", red=True, bold=True)
     images = [r for r in terminalreporter.stats.get("skipped", ()) if "test_docker_images.py" in r.nodeid]
     if images:
         _, _, reason = images[0].longrepr

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
+from gempim.analysis.plots import throughput_by
+from gempim.analysis.uncertainty import plus_minus
 from gempim.demo import experiments
 from gempim.models.fetch import FetchError
-from gempim.output import results
+from gempim.output import MATCH, results
 from gempim.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -23,22 +26,30 @@ def _table(mark: str) -> list[list[str]]:
 
 
 @pytest.mark.model
-def test_demo_table(tmp_path: Path) -> None:
-    """Every row of the README's demo table, simulated again."""
+def test_demo_table_and_figure(tmp_path: Path) -> None:
+    """Every row of the README's demo table, and the words of its figure, simulated again."""
     head, _, *rows = _table("demo")
     shown = {(r[0].lower()[:7], r[1], r[2], r[4], r[5]): r[head.index("t/s")].split(" ")[0] for r in rows}
     try:
-        points = [e for e in experiments() if e.system.name != "v100"]
+        points = list(experiments())
     except FetchError as err:
         pytest.skip(f"NOT CHECKED, the SmolLM2 GGUF cannot be had: {err}")
     paths = [simulate(e, tmp_path) for e in points]
     measured = {}
-    for r in results(paths, prices={}, energy=None, utilisation=1.0):
+    found = results(paths, prices={}, energy=None, utilisation=1.0)
+    for r in found:
+        if r.run.system == "v100":
+            continue
         model, workload = r.run.experiment["model"], r.run.experiment["workload"]
         for phase in r.phases:
             key = (model["name"].lower()[:7], model["quant"], r.run.system, str(workload["batch"]), phase.test)
-            measured[key] = f"{phase.tokens_per_s:.2f}"
+            measured[key] = plus_minus(phase.tokens_per_s, phase.tokens_per_s_std).split(" ")[0]
     assert shown == measured
+    # The figure of `gempim demo`, with the words that it has for those who do not see it.
+    plot = throughput_by(found, "quant", match=MATCH, baseline="neoverse-n1")
+    assert plot is not None
+    drawn = ET.parse(ROOT / "analysis" / "figures" / f"{plot.name}.svg").getroot()
+    assert drawn.findtext("{http://www.w3.org/2000/svg}desc") == plot.alt
 
 
 def test_validation_table_is_the_validation_page() -> None:

@@ -43,12 +43,25 @@ class Plot:
         """The figure as an SVG element for a page: text as text, colours of text and grid taken from the page."""
         return _inline(self._render("svg").decode("utf-8"), self.name, self.alt)
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self._render("svg").decode("utf-8")
+
     def save(self, folder: Path, ending: str = "svg") -> Path:
-        """Write the figure as ``svg``, ``png`` or ``pdf`` into `folder`; returns the file. PNG has a white ground."""
+        """Write the figure as ``svg``, ``png`` or ``pdf`` into `folder`; returns the file.
+
+        SVG and PNG have a white ground, since their text is dark; SVG has the figure's words as its description.
+        """
         if ending not in ("svg", "png", "pdf"):
             raise DataError(f"figure format {ending!r} (allowed: svg, png, pdf)")
         file = folder / f"{self.name}.{ending}"
-        file.write_bytes(self._render(ending))
+        data = self._render(ending)
+        if ending == "svg":
+            words = f"<desc>{_attribute(self.alt)}</desc>"
+            data = re.sub(
+                r"(<svg[^>]*>)", lambda found: f"{found[1]}\n {words}", data.decode("utf-8"), count=1
+            ).encode()
+        file.write_bytes(data)
         return file
 
     def _render(self, ending: str) -> bytes:
@@ -57,7 +70,7 @@ class Plot:
             out = io.BytesIO()
             # No date and no program name: the same runs give the same file.
             metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}.get(ending)
-            ground = "white" if ending == "png" else "none"
+            ground = "none" if ending == "pdf" else "white"
             with matplotlib.rc_context(style.RC):
                 self.figure.savefig(out, format=ending, metadata=metadata, facecolor=ground)
             self._files[ending] = out.getvalue()
@@ -67,6 +80,8 @@ class Plot:
 def _inline(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # On a page the page's ground shows through.
+    svg = re.sub(r'(<g id="patch_1">\s*<path [^>]*fill: )#ffffff', r"\1none", svg, count=1)
     # Ids must not clash between the figures of one page.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)

@@ -18,6 +18,9 @@ from gempim.quantity import DataError
 MAX_PANELS = 6
 """A figure has at most this many panels; the rest is in the tables."""
 
+_SEEN = 0.01
+"""A relative half-width of an interval from which it is drawn; a marker is larger than a smaller one."""
+
 _LOG_FROM = 20.0
 """Range of rates [ratio] from which the axis is logarithmic: on a linear one the slowest would lie on the axis."""
 
@@ -63,12 +66,14 @@ def throughput_by(
     words, several = [], set()
     for one, group in zip(axes, shown, strict=True):
         lines = _lines(group, axis)
-        for case, points in lines:
+        for case, points, errors in lines:
             own, marker = colour(systems_of(results, baseline), case.system)
             one.plot([x for x, _ in points], [y for _, y in points], color=own, marker=marker, markersize=4.5)
+            if errors:
+                one.vlines(*zip(*errors, strict=True), color=own, linewidth=1.1)
             said = " to ".join(dict.fromkeys(significant(f(y for _, y in points)) for f in (min, max)))
             words.append(f"{group.title}, {case.system}: {said}")
-        several |= {name for case, _ in lines for name in _differs(case, group, axis)}
+        several |= {name for case, _, _ in lines for name in _differs(case, group, axis)}
         one.grid()
     _x_axis(axes[0], axis, [case for group in shown for case in group.cases], len(shown))
     if logarithmic:
@@ -82,6 +87,8 @@ def throughput_by(
     add_legend(figure, handles, systems)
     what = "batch size" if axis == "batch" else "bits per weight"
     caption = "Tokens of all sequences of the batch together." + (" Logarithmic scale." if logarithmic else "")
+    if any(errors for group in shown for _, _, errors in _lines(group, axis)):
+        caption += " Bars: 95 % intervals, where they are wider than a marker."
     if several:
         caption += f" Lines of one colour differ in {', '.join(sorted(several))}."
     if len(shown) < len(every):
@@ -112,12 +119,21 @@ def _differs(case: Case, group: Group, axis: str) -> list[str]:
     ]
 
 
-def _lines(group: Group, axis: str) -> list[tuple[Case, list[tuple[float, float]]]]:
-    lines: dict[tuple[object, ...], tuple[Case, list[tuple[float, float]]]] = {}
+_Line = tuple[Case, list[tuple[float, float]], list[tuple[float, float, float]]]
+
+
+def _lines(group: Group, axis: str) -> list[_Line]:
+    """Of each line its first case, its points (x, rate), and (x, low, high) where an interval would be seen."""
+    lines: dict[tuple[object, ...], _Line] = {}
     for case in group.cases:
         key = tuple(value for name, value in case.keys.items() if name != axis)
-        lines.setdefault(key, (case, []))[1].append((_place(case, axis), case.phase.tokens_per_s))
-    return [(case, sorted(points)) for case, points in lines.values()]
+        _, points, errors = lines.setdefault(key, (case, [], []))
+        x, rate = _place(case, axis), case.phase.tokens_per_s
+        points.append((x, rate))
+        found = case.phase.rate_error.of(rate)
+        if found is not None and found.half > _SEEN * rate:
+            errors.append((x, found.low, found.high))
+    return [(case, sorted(points), errors) for case, points, errors in lines.values()]
 
 
 def _spread(every: list[Group]) -> list[Group]:

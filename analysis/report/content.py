@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from gempim.analysis.cost import cost_band
 from gempim.analysis.energy import inside
 from gempim.analysis.result import Result
 from gempim.analysis.selection import bits_per_weight, systems_of
-from gempim.analysis.table import headline, markdown, significant
+from gempim.analysis.table import KEYS, headline, markdown, si, significant
 from gempim.analysis.validation import Outcome
 
 _NUMBER = re.compile(r"^[^\w-]{0,4}(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: ?([KMBT]))?(?=$|[ x%±])")
@@ -64,6 +65,10 @@ class Table:
         rows = [[c if n in numeric else Cell(c.text, None) for c, n in zip(r, columns, strict=True)] for r in rows]
         wrap = [c for c in columns if c in _WRAP]
         return cls(columns, rows, numeric, wrap, markdown(frame) if columns else "", caption)
+
+    def captioned(self, text: str) -> Table:
+        """With a sentence before its caption."""
+        return replace(self, caption=f"{text} {self.caption}".strip())
 
     def kind(self, column: str) -> str:
         """What stands in a column, as a class."""
@@ -145,6 +150,8 @@ def headline_table(frame: pd.DataFrame, results: Sequence[Result], baseline: str
     keyed = []
     for result in results:
         for phase in result.phases:
+            if (result.run.name, phase.test) not in rows:
+                continue  # merged into another run's row, of which it is a repeat
             workload, model = result.run.experiment["workload"], result.run.experiment["model"]
             key = (models.index(model["name"]), model["quant"], workload["batch"], workload["threads"], phase.test)
             keyed.append((first.setdefault(key, len(first)), rows[result.run.name, phase.test]))
@@ -227,14 +234,56 @@ def cost_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                     "case": name,
                     "test": phase.test,
                     "$/1M tokens": significant(phase.usd_per_million_tokens),
-                    "tokens/$": f"{phase.tokens_per_usd:.0f}",
+                    "tokens/$": si(phase.tokens_per_usd),
                     "USD/h": f"{result.hourly.usd_per_hour:.4g}",
                     "utilisation": f"{result.utilisation:g}",
                     "formula": result.hourly.formula,
                     "price": result.hourly.price.key,
+                    "entered": result.hourly.price.date,
                 }
             )
-    return Table.of(*_lifted(pd.DataFrame(rows), ("utilisation", "test")))
+    return Table.of(*_lifted(pd.DataFrame(rows), ("utilisation", "test", "entered")))
+
+
+def cost_model(results: Sequence[Result]) -> list[str]:
+    """The cost model with its numbers, as sentences."""
+    table = results[0].price_table
+    area, share = table.area_overhead, table.silicon_price_share
+    dates = _listing(sorted({r.hourly.price.date for r in results}))
+    shares = _listing(sorted({f"{r.utilisation:g}" for r in results}))
+    return [
+        f"Dollars per million tokens = price per hour / (tokens/s * 3600 * utilisation) * 10⁶. Prices as entered on "
+        f"{dates}. Utilisation, the share of the paid time in which tokens are made, is {shares}"
+        + (" (the default: all of it; services are often said to reach 0.3 to 0.7)." if shares == "1" else "."),
+        "The price of a run is its instance's, prorated by the cores of the simulated system: a run has its socket's "
+        "whole memory bandwidth and cache, so it pays for all of it. GPUs are not prorated.",
+        f"A system with PIM pays its host's price times 1 + {area.as_float():g} * {share.as_float():g} = "
+        f"{1 + area.as_float() * share.as_float():g}: area overhead ({area.source}) times the share of a price that is "
+        f"silicon ({share.source}). The area is amortised as its host is, by the hour of rent; design, masks and yield "
+        "are not in it.",
+    ]
+
+
+def band_table(results: Sequence[Result], names: Sequence[str], frame: pd.DataFrame) -> Table:
+    """Dollars per million tokens over utilisation and price, and the price at which a system costs as its baseline."""
+    found = {(str(row["run"]), str(row["test"])): row for row in frame.to_dict("records")}
+    rows = []
+    for name, result in zip(names, results, strict=True):
+        for phase in result.phases:
+            row = found[result.run.name, phase.test]
+            cells = {"case": name, "test": phase.test}
+            for cell in cost_band(float(row["tokens_per_s"]), result.hourly.usd_per_hour):
+                cells[cell.title] = significant(cell.usd_per_million_tokens)
+            if "tokens_per_usd_ratio" in row:
+                cells["break-even price"] = f"{significant(row['tokens_per_usd_ratio'])}x"
+            rows.append(cells)
+    caption = (
+        "Dollars per million tokens: u is the utilisation, at the price of the table above; then half and twice that "
+        "price, all of the paid time used."
+    )
+    if "tokens_per_usd_ratio" in frame:
+        caption += " Break-even price: how many times its price a system may cost until its tokens cost the baseline's."
+    return Table.of(*_lifted(pd.DataFrame(rows), ("test",))).captioned(caption)
 
 
 def prices_table(results: Sequence[Result]) -> Table:
@@ -284,6 +333,35 @@ def runs_table(results: Sequence[Result]) -> Table:
             }
         )
     return Table.of(*_lifted(pd.DataFrame(rows), ("engine", "versions", "CPU calibration")))
+
+
+def methods(
+    results: Sequence[Result],
+    baseline: str | None,
+    match: Sequence[str],
+    extra_keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
+) -> list[str]:
+    """How the figures came about, from what the runs say of themselves."""
+    engines = _listing(sorted({str(r.run.experiment["engine"]) for r in results}))
+    versions = {f"{name} {v}" for r in results for name, v in r.run.manifest["versions"].items()}
+    dates = sorted(str(r.run.manifest["created"])[:10] for r in results)
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    out = [
+        f"{len(results)} runs by engine {engines}, {when}, with {', '.join(sorted(versions))}. The commands below make "
+        "them again; a run's name ends with the hash of its resolved experiment.",
+        "Tokens per second are tokens over simulated time. Energy is event counts times the energy tables below; "
+        + ("; ".join(dict.fromkeys(f"{r.run.system}: {r.energy_table.label}" for r in results)))
+        + ".",
+    ]
+    if baseline is not None:
+        out.append(f"Ratios are to the row of {baseline} with the same {', '.join(match)}.")
+    out.append(
+        f"Rows are told apart by {', '.join([*KEYS, *extra_keys])}. "
+        + (f"Runs that differ in {', '.join(repeats)} only are repeats: their mean is shown. " if repeats else "")
+        + "Runs that differ in anything else are an error and are not averaged."
+    )
+    return out
 
 
 def command(result: Result) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gempim.analysis.result import Result
 from gempim.analysis.table import significant
+from gempim.analysis.uncertainty import geometric_mean
 
 _MOST_SYSTEMS = 4
 _PHASES = (("decode", "tg"), ("prefill", "pp"))
@@ -54,7 +55,8 @@ def _sentence(name: str, baseline: str, phase: str, rows: pd.DataFrame, frame: p
     verdict = f"slower than {baseline} in {slower} of {len(rows)} cases" if slower else f"in {len(rows)} cases"
     energy = rows["j_per_token_ratio"].dropna()
     return (
-        f"{name} in {phase}: {span(rows['speedup'])} the tokens per second of {baseline}, {verdict} (best: "
+        f"{name} in {phase}: {span(rows['speedup'])} the tokens per second of {baseline} (geometric mean "
+        f"{significant(geometric_mean(rows['speedup']))}x), {verdict} (best: "
         f"{_conditions(best, frame)}; worst: {_conditions(worst, frame)}), {span(rows['tokens_per_usd_ratio'])} the "
         "tokens per dollar" + (f", {span(energy)} the energy per token" if len(energy) else "") + "."
     )

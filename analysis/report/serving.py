@@ -18,7 +18,8 @@ from gempim.analysis.report.content import Table
 from gempim.analysis.serving.result import ServeResult
 from gempim.analysis.serving.table import frame as table_frame
 from gempim.analysis.serving.table import markdown, texts
-from gempim.analysis.table import significant
+from gempim.analysis.table import si, significant
+from gempim.analysis.uncertainty import geometric_mean
 from gempim.quantity import DataError
 
 SCHEMA = 1
@@ -101,7 +102,8 @@ def _lead(rows: pd.DataFrame, baseline: str | None) -> list[str]:
         if own.empty:
             continue
         out.append(
-            f"{name}: {_span(own['speedup'])} the tokens a second of {baseline}, median time between tokens"
+            f"{name}: {_span(own['speedup'])} the tokens a second of {baseline} (geometric mean"
+            f" {significant(geometric_mean(own['speedup']))}x), median time between tokens"
             f" {_span(own['tbt_p50_ratio'])}, energy a token {_span(own['j_per_token_ratio'])} of it."
         )
     return out
@@ -189,9 +191,11 @@ def _cost(results: Sequence[ServeResult], names: Sequence[str]) -> pd.DataFrame:
             {
                 "case": name,
                 "$/1M tokens": significant(r.usd_per_million_tokens),
-                "tokens/$": f"{r.tokens_per_usd:.0f}",
+                "tokens/$": si(r.tokens_per_usd),
                 "USD/h": f"{r.usd_per_hour:.4g}",
+                "utilisation": f"{r.utilisation:g}",
                 "formula": r.price_formula,
+                "entered": r.price_table.prices[str(r.run.experiment["price_key"])].date,
             }
             for name, r in zip(names, results, strict=True)
         ]

@@ -131,11 +131,15 @@ def check(claims: Iterable[Claim], measured: Mapping[str, float | None]) -> list
     return [Outcome(claim, measured.get(claim.id)) for claim in found]
 
 
-def render_page(outcomes: Sequence[Outcome], provenance: Sequence[str] = ()) -> str:
+def render_page(
+    outcomes: Sequence[Outcome], provenance: Sequence[str] = (), again: Mapping[str, str] | None = None
+) -> str:
     """VALIDATION.md: a summary table, then each claim with its command, source, tolerance and reason.
 
-    `provenance` are lines that say which versions and tables made the measurements.
+    `provenance` are lines that say which versions and tables made the measurements; `again` are commands, by claim id,
+    that simulate the very case that a figure is of.
     """
+    cases = again or {}
     counts = {kind: sum(outcome.result == kind for outcome in outcomes) for kind in (PASS, OUTSIDE, MISSING)}
     lines = [
         "# Validation",
@@ -170,5 +174,6 @@ def render_page(outcomes: Sequence[Outcome], provenance: Sequence[str] = ()) -> 
             f"- Tolerance: {outcome.row()['tolerance']}: {claim.tolerance.source}",
             f"- Why it may differ: {claim.reason}",
             f"- Command: `{claim.command}`",
+            *([f"- Its case: `{cases[claim.id]}`"] if claim.id in cases else []),
         ]
     return "\n".join(lines) + "\n"

@@ -83,10 +83,10 @@ def test_many_runs_give_few_figures_that_say_what_they_show(many: list[Result], 
     captions = dict(re.findall(r'<figure id="fig-([\w-]+)">.*?<figcaption>(.*?)</figcaption>', text, re.DOTALL))
     assert set(captions) == {
         *("throughput-quant-decode", "throughput-batch-decode"),
-        *("time-decode", "energy-decode", "roofline-decode", "cost-decode"),
+        *("time-decode", "energy-decode", "roofline-decode", "cost-decode", "cost-band-decode"),
     }
     shown = select(many, baseline=BASE)
-    for name in ("time", "energy", "roofline", "cost"):
+    for name in ("time", "energy", "roofline", "cost", "cost-band"):
         assert (
             f"8 of 48 decode runs. Chosen: of each model the bit width nearest to {USUAL_BITS:g}"
             in (captions[f"{name}-decode"])
@@ -158,7 +158,13 @@ def test_legends_and_panels_are_bounded(many: list[Result]) -> None:
         assert plot.figure.axes[0].get_yscale() == "log"
         drawn = sum(len(line.get_xdata()) for axes in plot.figure.axes for line in axes.lines)
         assert drawn == 6 * 2 * (len(BITS) if axis == "quant" else len(BATCHES))
-    for make in (plots.time_breakdown, plots.energy_breakdown, plots.roofline, plots.cost_bars):
+    for make in (
+        plots.time_breakdown,
+        plots.energy_breakdown,
+        plots.roofline,
+        plots.cost_bars,
+        plots.cost_band_plot,
+    ):
         figure = make(select(many, baseline=BASE)).figure
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
