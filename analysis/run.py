@@ -26,7 +26,8 @@ LABELS = ("prefill", "decode")
 PIM_DEVICES = ("sram_pim", "logic_pim", "bank_pim")
 """Devices whose work must show in a command count; their statistics are under ``system.<device>.``."""
 
-_STATS_NAMES = ("stats.txt", "stats.txt.gz")
+STATS_NAMES = ("stats.txt", "stats.txt.gz")
+"""Names that the statistics file of a run directory may have."""
 
 
 class RunError(DataError):
@@ -183,10 +184,10 @@ def load_run(path: str | Path) -> Run:
 
 
 def _stats_file(folder: Path) -> Path:
-    for name in _STATS_NAMES:
+    for name in STATS_NAMES:
         if (folder / name).is_file():
             return folder / name
-    raise RunError(f"{folder}: incomplete run: no {' or '.join(_STATS_NAMES)}")
+    raise RunError(f"{folder}: incomplete run: no {' or '.join(STATS_NAMES)}")
 
 
 def _check_times(folder: Path, roi: Roi, section: Section) -> None:
