@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read and check a run directory.
+    """Read and check a run directory; or a mapping file (``.toml``) of somebody else's gem5 run, see `foreign`.
 
     Raises RunError (or StatsError for the statistics file) that names the file: a file is missing; the manifest's
     status is not "complete"; a schema is not `SCHEMA`; a key is missing or of the wrong type; the number of sections
@@ -166,6 +166,10 @@ def load_run(path: str | Path) -> Run:
     region's.
     """
     folder = Path(path)
+    if folder.suffix == ".toml":
+        from gempim.analysis.foreign import load_foreign
+
+        return load_foreign(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: not a run directory (no such folder)")
     manifest = _manifest(folder / "manifest.json")
@@ -257,6 +261,8 @@ def _manifest(file: Path) -> dict[str, Any]:
     for key in ("engine", "energy_table", "price_key"):
         _field(experiment, key, str, f"{where}: experiment")
     _field(_field(experiment, "system", dict, f"{where}: experiment"), "name", str, f"{where}: experiment.system")
+    if "model" not in experiment and str(manifest["kind"]).startswith("gem5"):
+        raise _not_a_model(file, experiment)
     model = _field(experiment, "model", dict, f"{where}: experiment")
     for key in ("name", "quant", "arch"):
         _field(model, key, str, f"{where}: experiment.model")
@@ -267,6 +273,18 @@ def _manifest(file: Path) -> dict[str, Any]:
     for key in ("prompt", "context", "tokens", "threads"):
         _count(workload, key, f"{where}: experiment.workload")
     return manifest
+
+
+def _not_a_model(file: Path, experiment: Mapping[str, Any]) -> RunError:
+    """A guest program's run has counters and times, but nothing to divide them by."""
+    guest = experiment.get("gem5")
+    name = guest.get("binary") or guest.get("script") if isinstance(guest, dict) else None
+    return RunError(
+        f"{file.parent}: a run of the guest program {name or 'in gem5'}, which has no model and no tokens, so no "
+        f"tokens/s and no J/token. Its counters: gempim inspect {file.parent}; against another run: gempim diff "
+        f"{file.parent} RUN. If its regions are a model's, say how many tokens each made in a mapping file and report "
+        f"that: gempim inspect {file.parent} --mapping"
+    )
 
 
 def _rois(file: Path) -> list[Roi]:

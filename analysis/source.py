@@ -51,7 +51,12 @@ class Source:
 
     def parameters(self) -> dict[str, Any]:
         """The experiment's parameters by dotted name, as bare values; empty without a manifest."""
-        return dict(_flat(self.manifest.get("experiment", {}), ""))
+        return flat_parameters(self.manifest)
+
+
+def flat_parameters(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a manifest's experiment by dotted name, as bare values."""
+    return dict(_flat(manifest.get("experiment", {}), ""))
 
 
 def open_source(path: str | Path) -> Source:

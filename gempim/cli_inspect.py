@@ -74,18 +74,20 @@ def diff(
     found = diff_runs(run_a, run_b)
     shown = found.counters if every or output != Format.md else found.counters.head(25)
     tables = {"times": found.times, "operators": found.operators, "parameters": found.parameters, "counters": shown}
-    _print({k: t for k, t in tables.items() if len(t)}, {"explanation": list(found.explanation)}, output)
+    _print({k: t for k, t in tables.items() if len(t)}, {"explanation": list(found.explanation)}, output, first=True)
 
 
-def _print(tables: dict[str, pd.DataFrame], lists: dict[str, list[str]], output: Format) -> None:
-    """Several tables: headings in Markdown, one document in JSON, a column `table` in csv and jsonl."""
+def _print(
+    tables: dict[str, pd.DataFrame], lists: dict[str, list[str]], output: Format, *, first: bool = False
+) -> None:
+    """Several tables: headings in Markdown (the lists `first` or last), one document in JSON, a column `table` in csv
+    and jsonl.
+    """
     if output == Format.md:
         many = len(tables) + len(lists) > 1
-        for name, table in tables.items():
-            sys.stdout.write((f"## {name}\n\n" if many else "") + _markdown(table) + "\n")
-        for name, items in lists.items():
-            if items:
-                sys.stdout.write(f"## {name}\n\n" + "".join(f"- {item}\n" for item in items) + "\n")
+        texts = [(f"## {name}\n\n" if many else "") + _markdown(table) for name, table in tables.items()]
+        said = [f"## {name}\n\n" + "".join(f"- {item}\n" for item in items) for name, items in lists.items() if items]
+        sys.stdout.write("\n".join([*said, *texts] if first else [*texts, *said]))
         return
     rows = {name: [_plain(row) for row in table.to_dict("records")] for name, table in tables.items()}
     if output == Format.json:

@@ -36,6 +36,17 @@ def without_currents(section: Section) -> list[str]:
     return [component for component, energy in energies.items() if energy == 0 and moved.get(component, 0) > 0]
 
 
+def not_timed(section: Section) -> list[str]:
+    """DRAM interfaces that were asked for data and counted no burst."""
+    found = present(section)
+    bursts = dict(found.get("dram_read_bursts", {}))
+    return [
+        component
+        for component, count in bursts.items()
+        if not count and section.scalars.get(f"{component}.dram.bytesRead::total", 0)
+    ]
+
+
 def unknown_energies(section: Section) -> set[str]:
     """Names of the energy and power statistics that are zero only because gem5 has no currents."""
     prefixes = tuple(f"{component}.rank" for component in without_currents(section))
@@ -55,6 +66,11 @@ def notes(section: Section) -> list[str]:
     if missing := without_currents(section):
         out.append(
             f"{', '.join(missing)}: energy is unknown, not 0: gem5 has no current data for this memory (HBM interfaces)."
+        )
+    if untimed := not_timed(section):
+        out.append(
+            f"{', '.join(untimed)}: memory was read, but no DRAM burst was counted: atomic mode, in which gem5 does not "
+            "simulate DRAM; its times and energies say nothing."
         )
     if section.ambiguous:
         out.append(f"Names with several values, in no table: {', '.join(sorted(section.ambiguous))}.")
