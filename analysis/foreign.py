@@ -69,7 +69,10 @@ def load_foreign(path: str | Path) -> Run:
     model = _fields(data["model"], _MODEL, file, "model")
     workload = _fields(data["workload"], _WORKLOAD, file, "workload", least=0)
     stats = _beside(file, data["stats"], "stats")
-    table = load_energy_table(_table_of(file, system["energy_table"]))
+    try:
+        table = load_energy_table(_table_of(file, system["energy_table"]))
+    except DataError as error:
+        raise DataError(f"{file}: system.energy_table: {error}") from error
     counters = _counters(data.get("counters", {}), table, file)
     theirs = parse_stats(stats, _wanted(counters))
     if gem5 := data.get("gem5"):

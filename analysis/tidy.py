@@ -50,8 +50,10 @@ def tidy_stats(source: Source, sections: Iterable[Section] | None = None) -> pd.
     Raises StatsError as `iter_stats`.
     """
     rows = [row for section in (source.sections() if sections is None else sections) for row in _rows(source, section)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame = frame.astype({name: _TYPES.get(name, "object") for name in COLUMNS})
+    # By column with its type: pandas would make doubles of integers beside a missing one, and lose digits.
+    frame = pd.DataFrame(
+        {name: pd.array([row[name] for row in rows], dtype=_TYPES.get(name, "object")) for name in COLUMNS}
+    )
     frame.attrs.update(schema_version=TIDY_SCHEMA, columns=COLUMNS)
     return frame
 
