@@ -1,9 +1,9 @@
 """Two runs held against each other: which times, counters and parameters differ, and which explain the speedup.
 
-Takes anything that has statistics: run directories of every engine, mapping files, gem5's own output. Where both runs are
-of a model, times and counts are per token, operators are held against each other by name, and the speedup is derived at
-the level of the kernel, the layer and the token (Amdahl's law). Where not, sections are held against each other, and the
-speedup is split into instructions and time per instruction.
+Takes anything that has statistics: run directories of every engine, mapping files, gem5's own output. Where both runs
+are of a model, times and counts are per token, operators are held against each other by name, and the speedup is derived
+at the level of the kernel, the layer and the token (Amdahl's law). Where not, sections are held against each other, and
+the speedup is split into instructions and time per instruction.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def diff_runs(path_a: str | Path, path_b: str | Path) -> Diff:
         [row for x, y in pairs for row in _counter_rows(x, y)], columns=["part", "counter", "unit", "a", "b", "ratio"]
     )
     counters = counters.assign(
-        alone=[not 0 < ratio < math.inf for ratio in counters["ratio"]], weight=[-_weight(row) for row in counters.to_dict("records")]
+        alone=[not 0 < ratio < math.inf for ratio in counters["ratio"]],
+        weight=[-_weight(row) for row in counters.to_dict("records")],
     )
     counters = counters.sort_values(["alone", "weight", "part", "counter"], ignore_index=True)
     counters = counters.drop(columns=["alone", "weight"])
@@ -310,7 +311,9 @@ def _gem5_parameters(file: Path) -> dict[str, Any]:
 
     Raises RunError when it cannot be read.
     """
-    reader = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=(), empty_lines_in_values=False)
+    reader = configparser.RawConfigParser(
+        strict=False, delimiters=("=",), comment_prefixes=(), empty_lines_in_values=False
+    )
     reader.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         reader.read(file, encoding="utf-8")
@@ -350,8 +353,8 @@ def _levels(a: Part, b: Part, common: list[str]) -> list[str]:
         how = "that changed device" if moved else "that got faster"
         lines.append(
             f"{a.name}, kernel: the {len(kernels)} operators {how} ({names}) are {share:.1%} of A's time and "
-            f"{_text(factor)}x as fast. Amdahl: alone they give 1 / ({1 - share:.4f} + {share:.4f} / {_text(factor)}) = "
-            f"{_text(alone)}x, {limit}; the rest of the difference to {_text(speed)}x is in the other operators."
+            f"{_text(factor)}x as fast. Amdahl: alone they give 1 / ({1 - share:.4f} + {share:.4f} / {_text(factor)})"
+            f" = {_text(alone)}x, {limit}; the rest of the difference to {_text(speed)}x is in the other operators."
         )
     layer = [n for n in common if a.operators[n][2] and b.operators[n][2]]
     if layer:

@@ -1,9 +1,9 @@
 """Other people's gem5 runs: a small mapping file says what is what in a statistics file, and makes a `Run` of it.
 
-The mapping is TOML with strict keys. It names the statistics file, the system, the model and the workload; says of every
-section which phase it was and how many tokens it made (or why it is left out); and gives each counter of the energy table
-as a sum over statistics. A counter is never guessed: what the mapping does not give is outside the energy figure, and the
-report's boundary says so. See `gempim inspect STATS --mapping` for a draft.
+The mapping is TOML with strict keys. It names the statistics file, the system, the model and the workload; says of
+every section which phase it was and how many tokens it made (or why it is left out); and gives each counter of the
+energy table as a sum over statistics. A counter is never guessed: a device of which nothing is given is outside the
+energy figure, and the report's boundary says so. See `gempim inspect STATS --mapping` for a draft.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORKLOAD = {"batch": int, "prompt": int, "context": int, "tokens": int, "thread
 _ROI = {"label": str, "tokens": int, "context": int}
 _DEVICES = ("cpu", "gpu", "xpu", *PIM_DEVICES)
 _TERM = ("sum", "minus", "times", "value", "why")
-# The embedded engine's own statistics of a machine, which no energy row needs: prices and bandwidths are made from them.
+# Counters of the embedded engine's that not every energy table has a row for.
 _ALWAYS = ("system.cpu.threads", "system.dram.read_bytes", "system.dram.write_bytes")
 _PS_PER_S = 10**12
 
@@ -159,7 +159,9 @@ def _counter(item: dict[str, Any], file: Path, key: str) -> _Counter:
     for part, least in (("times", math.nextafter(0, 1)), ("value", 0)):
         number = numbers[part] = item.get(part, 1)
         if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number < math.inf:
-            raise DataError(f"{file}: {key}.{part}: expected a number {'from' if least == 0 else 'above'} 0, got {number!r}")
+            raise DataError(
+                f"{file}: {key}.{part}: expected a number {'from' if least == 0 else 'above'} 0, got {number!r}"
+            )
         if part in item and (not isinstance(item.get("why"), str) or not item["why"].strip()):
             raise DataError(f"{file}: {key}: {part} needs why: the reason for the number {number}")
     if "value" in item:
@@ -197,8 +199,8 @@ def _check_complete(counters: Mapping[str, _Counter], table: EnergyTable, file: 
         missing = [name for name in (row.stat, *row.times) if name not in given]
         if applies and missing:
             raise DataError(
-                f'{file}: counters: "{missing[0]}" is missing, which energy table {table.name} needs for {row.component} '
-                f'(per {row.per}); if nothing was counted: {{ value = 0, why = "..." }}'
+                f'{file}: counters: "{missing[0]}" is missing, which energy table {table.name} needs for '
+                f'{row.component} (per {row.per}); if nothing was counted: {{ value = 0, why = "..." }}'
             )
 
 
@@ -285,9 +287,7 @@ def _skipped(raw: Any, file: Path) -> dict[int, str]:
     return used
 
 
-def _parts(
-    raw: Any, theirs: list[Section], used: dict[int, str], file: Path, where: str
-) -> list[tuple[int, str, str]]:
+def _parts(raw: Any, theirs: list[Section], used: dict[int, str], file: Path, where: str) -> list[tuple[int, str, str]]:
     """(section, operator, device) of each section that a region is made of."""
     if not isinstance(raw, dict):
         raise DataError(f"{file}: {where}: expected a table")
@@ -304,7 +304,9 @@ def _parts(
         _fields(one, {"section": int, "operator": str, "device": str}, file, key, least=0)
         number, device = one["section"], one["device"]
         if number >= len(theirs):
-            raise DataError(f"{file}: {key}.section: {number}, but {theirs[0].file} has {len(theirs)} sections (from 0)")
+            raise DataError(
+                f"{file}: {key}.section: {number}, but {theirs[0].file} has {len(theirs)} sections (from 0)"
+            )
         if number in used:
             raise DataError(f"{file}: {key}.section: {number} is in {used[number]} already")
         if device not in _DEVICES:
@@ -371,7 +373,9 @@ def _operator(name: str, device: str, section: Section, file: Path, where: str) 
     """A part as an operator. Its FLOP count and what limited it are not known: gem5 does not say them."""
     commands = section.scalars.get(f"system.{device}.commands", 0) if device in PIM_DEVICES else 0
     if device in PIM_DEVICES and not commands:
-        raise DataError(f'{file}: {where}: {name} is on {device}, but counters."system.{device}.commands" is missing or 0')
+        raise DataError(
+            f'{file}: {where}: {name} is on {device}, but counters."system.{device}.commands" is missing or 0'
+        )
     return OperatorRow(
         name=name,
         kind="section",
@@ -407,7 +411,7 @@ def _added(parts: list[Section], file: Path, index: int) -> Section:
 
 
 def draft_mapping(source: Source, section: Section) -> str:
-    """The beginning of a mapping file for a statistics file: what it has is filled in, what only its owner knows is `?`.
+    """The beginning of a mapping file: what the statistics file has is filled in, what only its owner knows is `?`.
 
     A `?` is no TOML, so that a draft cannot be taken for a mapping.
     """

@@ -1,4 +1,4 @@
-"""What a statistics file holds, for people who have one and want to know: sections, components, and what a report lacks."""
+"""What a statistics file holds: sections, regions of interest, components, and what a report of it would lack."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def inspect_stats(path: str | Path, section: str = "last") -> Inspection:
             f"{source.stats}: no section {section!r}: it has {len(rows)} (0 to {len(rows) - 1}, or last)"
             + (f" and the labels {', '.join(labels)}" if labels else "; no roi.jsonl beside it gives them labels")
         )
-    return Inspection(source, pd.DataFrame(rows), chosen, tuple(_missing(source, chosen)), tuple(remarks))
+    return Inspection(source, pd.DataFrame(rows, dtype=object), chosen, tuple(_missing(source, chosen)), tuple(remarks))
 
 
 def _section_row(source: Source, section: Section) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def counters(section: Section, patterns: Sequence[str] = (), *, zeros: bool = Fa
         for name, value in section.scalars.items()
         if (value or zeros or name in unknown) and (not patterns or any(_matches(name, p) for p in patterns))
     ]
-    return pd.DataFrame(rows, columns=["statistic", "value", "unit", "description"])
+    return pd.DataFrame(rows, columns=["statistic", "value", "unit", "description"], dtype=object)
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -159,5 +159,3 @@ def _missing(source: Source, section: Section) -> list[str]:
             names = ", ".join(name.pattern.text for name in known[key].names)
             out.append(f"{key} ({known[key].what}): no {names}")
     return out
-
-

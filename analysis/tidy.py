@@ -136,9 +136,7 @@ def _rows(source: Source, section: Section) -> Iterator[dict[str, Any]]:
             yield _row(source, section, label, name, value, "ambiguous")
 
 
-def _row(
-    source: Source, section: Section, label: str, name: str, value: int | float, status: str
-) -> dict[str, Any]:
+def _row(source: Source, section: Section, label: str, name: str, value: int | float, status: str) -> dict[str, Any]:
     component, statistic, element = split_name(name)
     exact = status == "known" and isinstance(value, int) and -(2**63) <= value < 2**63
     return {

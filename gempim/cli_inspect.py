@@ -1,4 +1,4 @@
-"""The commands `gempim inspect` and `gempim diff`: counters of any run or gem5 output, without a model and its tokens."""
+"""The commands `gempim inspect` and `gempim diff`: counters of any run or gem5 output, with or without tokens."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _print(
 def _markdown(table: pd.DataFrame) -> str:
     """A padded Markdown table; numbers right-aligned."""
     rows = [[_text(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
-    right = [pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
+    right = [all(value is None or isinstance(value, int | float) for value in table[name]) for name in table.columns]
     names = [str(name) for name in table.columns]
     widths = [max(3, len(name), *(len(row[i]) for row in rows)) if rows else 3 for i, name in enumerate(names)]
 

@@ -2,8 +2,9 @@
 
 Both are the pystats tree of src/python/m5/ext/pystats (read at v22.1, v24.0 and v25.1): objects by attribute, leaves
 with ``value`` and ``type``. Names become those of the text format, so that the same counter has the same name:
-``system.cpu0.numCycles``, ``name::element``, ``name_x::y`` for two dimensions. What the tree lacks is lacking here: gem5
-writes no formulas (no IPC, no ratios, no simSeconds), and of a distribution no bucket bounds (``name::bucket<i>``).
+``system.cpu0.numCycles``, ``name::element``, ``name_x::y`` for two dimensions. What the tree lacks is lacking here:
+gem5 writes no formulas (no IPC, no ratios, no simSeconds), of a distribution no bucket bounds (``name::bucket<i>``), of
+two dimensions no element names, and before v25.1 no statistics groups (``commitStats0``). Averages are not the text's.
 gem5's own `jsonloader` cannot read what its dumper writes; this reader takes every type that the dumper has.
 """
 
@@ -65,7 +66,7 @@ def _simulated(tree: Mapping[str, Any]) -> int | None:
 
 
 def _collapse(item: dict[str, Any]) -> Any:
-    """A scalar as a small tuple while the file is being read: most of a file is scalars, and they are large as dicts."""
+    """A scalar as a small tuple while the file is being read: most of a file is scalars, which are large as dicts."""
     if item.get("type") == "Scalar" or (set(item) == {"value"} and not isinstance(item["value"], dict | list)):
         return _Leaf(item.get("value"), _shared(item.get("unit")), _shared(item.get("description")))
     return item
@@ -141,7 +142,11 @@ def _distribution(section: Section, node: dict[str, Any], path: str, keep: Calla
 
 def _number(section: Section, path: str, leaf: Any) -> Number:
     value = leaf.value if isinstance(leaf, _Leaf) else leaf
-    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, int) and abs(value) > _LARGEST):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, int) and abs(value) > _LARGEST)
+    ):
         raise StatsError(f"{section.file}: {path}: expected a number, got {repr(value)[:40]}")
     # pystats makes a double of every count; the text form prints whole numbers as such.
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT else value

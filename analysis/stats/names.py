@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from gempim.analysis.stats.section import Number, Section, StatsError
 from gempim.quantity import DataError, check_keys, load_toml, suggest
 
 SCHEMA = 1
 """Schema version of names.toml that this code reads."""
+
+NAMES_FILE = Path(__file__).with_name("names.toml")
+"""The name map that comes with gempim."""
 
 _FIELDS = {"{component}": r"(?P<component>.+)", "{n}": r"\d+", "{word}": r"[A-Za-z]+"}
 
@@ -80,7 +82,7 @@ class Names:
 
 
 @cache
-def load_names(file: Path = Path(__file__).with_name("names.toml")) -> Names:
+def load_names(file: Path = NAMES_FILE) -> Names:
     """The name map in `file`. Raises DataError naming file and key for a key or a field that is not known."""
     data = load_toml(file)
     check_keys(data, file=file, required=("schema", "quantity"), optional=("unit", "mark"))
@@ -95,9 +97,7 @@ def load_names(file: Path = Path(__file__).with_name("names.toml")) -> Names:
             check_keys(
                 item, file=file, key=f"{where}.names[{index}]", required=("stat", "gem5"), optional=("only_with",)
             )
-            names.append(
-                Name(_pattern(item["stat"], file), item["gem5"], item.get("only_with", raw.get("only_with")))
-            )
+            names.append(Name(_pattern(item["stat"], file), item["gem5"], item.get("only_with", raw.get("only_with"))))
         quantities[key] = Quantity(key, raw["unit"], raw["what"], tuple(names))
     units, marks = [], []
     for index, raw in enumerate(data.get("unit", [])):
@@ -209,5 +209,3 @@ def versions(section: Section, names: Names | None = None) -> tuple[str, str]:
 
 def _order(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
-
-

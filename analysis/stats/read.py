@@ -9,8 +9,8 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from gempim.analysis.stats.json_form import json_section
 from gempim.analysis.stats.section import Section, StatsError
@@ -40,14 +40,14 @@ def iter_stats(path: str | Path, keep: Keep | None = None) -> Iterator[Section]:
     """
     file = Path(path)
     with _errors(file), _open(file) as stream:
-        head = stream.peek(_SNIFF)[:_SNIFF].lstrip()  # type: ignore[attr-defined]
+        head = stream.peek(_SNIFF)[:_SNIFF].lstrip()
         if head.startswith((b"{", b"[")):
             yield json_section(file, stream.read(), keep)
         else:
             yield from text_sections(file, stream, keep)
 
 
-def _open(file: Path) -> IO[bytes]:
+def _open(file: Path) -> BufferedReader | gzip.GzipFile:
     with file.open("rb") as probe:
         compressed = probe.read(2) == _GZIP_MAGIC
     return gzip.open(file, "rb") if compressed else file.open("rb")

@@ -24,7 +24,7 @@ class Section:
 
     `scalars` has every number by its full name, vector elements as ``name::element``. `units` and `descriptions` have
     what the comments said, where there were comments. `ambiguous` has the values of names that gem5 printed twice with
-    different values (two statistics of one name: v22's MinorCPU has two ``idleCycles``). `line` is the line of the begin
+    different values (two statistics of one name: the O3 of v21 has two ``idleCycles``). `line` is the line of the begin
     mark, from 1; 0 for a JSON file, in which gem5 has no formulas (IPC, rates, cache accesses).
     """
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from gzip import GzipFile
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from gempim.analysis.stats.section import Section, StatsError, parse_number
 
@@ -21,7 +22,9 @@ _LONGEST_LINE = 1 << 20
 _MOST_COMMENTS = 1 << 16
 
 
-def text_sections(file: Path, stream: IO[bytes], keep: Callable[[str], bool] | None = None) -> Iterator[Section]:
+def text_sections(
+    file: Path, stream: BufferedReader | GzipFile, keep: Callable[[str], bool] | None = None
+) -> Iterator[Section]:
     """The sections in `stream`; see `read.iter_stats`. `file` is for messages."""
     section: Section | None = None
     count = 0
@@ -89,9 +92,7 @@ def _parse_line(
         try:
             value = parse_number(text)
         except ValueError:
-            raise StatsError(
-                f"{section.file}: line {number}: {key}: expected a number, got {text[:40]!r}"
-            ) from None
+            raise StatsError(f"{section.file}: line {number}: {key}: expected a number, got {text[:40]!r}") from None
         if keep is not None and not keep(key):
             continue
         section.add(key, value)

@@ -65,12 +65,12 @@ def notes(section: Section) -> list[str]:
         out.append(f"gem5 declares {declared} for statistics that are in {unit}; tables here say {unit}.")
     if missing := without_currents(section):
         out.append(
-            f"{', '.join(missing)}: energy is unknown, not 0: gem5 has no current data for this memory (HBM interfaces)."
+            f"{', '.join(missing)}: energy is unknown, not 0: gem5 has no current data for this memory (as for HBM)."
         )
     if untimed := not_timed(section):
         out.append(
-            f"{', '.join(untimed)}: memory was read, but no DRAM burst was counted: atomic mode, in which gem5 does not "
-            "simulate DRAM; its times and energies say nothing."
+            f"{', '.join(untimed)}: memory was read, but no DRAM burst was counted: atomic mode, in which gem5 does "
+            "not simulate DRAM; its times and energies say nothing."
         )
     if section.ambiguous:
         out.append(f"Names with several values, in no table: {', '.join(sorted(section.ambiguous))}.")

@@ -1,4 +1,4 @@
-"""Mapping files: somebody else's gem5 statistics become a run that is reported beside ours; anything unknown is an error."""
+"""Mapping files: somebody else's gem5 statistics become a run that is reported beside ours; the unknown is an error."""
 
 from __future__ import annotations
 
@@ -130,10 +130,14 @@ def test_reported_beside_our_own_run(tmp_path: Path) -> None:
 
 def test_sections_of_a_token_are_parts_of_a_region(tmp_path: Path) -> None:
     """Two sections that made one token: times and counts add up, each is an operator; a third is left out by name."""
-    text = MAPPING.replace('gem5 = "v25.0"\n', "").replace("section = 0\nlabel", "label").replace(
-        "[counters]",
-        '[[roi.part]]\nsection = 0\noperator = "attention"\n[[roi.part]]\nsection = 2\noperator = "ffn"\n'
-        '[[skip]]\nsection = 1\nwhy = "warm-up"\n[counters]',
+    text = (
+        MAPPING.replace('gem5 = "v25.0"\n', "")
+        .replace("section = 0\nlabel", "label")
+        .replace(
+            "[counters]",
+            '[[roi.part]]\nsection = 0\noperator = "attention"\n[[roi.part]]\nsection = 2\noperator = "ffn"\n'
+            '[[skip]]\nsection = 1\nwhy = "warm-up"\n[counters]',
+        )
     )
     file = mapping(tmp_path, text)
     whole = (tmp_path / "stats.txt").read_text()
@@ -165,14 +169,14 @@ BAD: list[tuple[str, str, str]] = [
     ('name = "theirs"', 'name = ""', r"system\.name: expected str, got ''"),
     ("n_layers = 32\n", "", "model: missing key 'n_layers'"),
     ("threads = 16", "threads = true", r"workload\.threads: expected int, got True"),
-    ('label = "decode"', 'label = "decoding"', r"roi\[0\]\.label: 'decoding' \(allowed: prefill, decode\); did you mean"),
-    ("tokens = 4\ncontext = 512\n[counters]", "tokens = 0\ncontext = 512\n[counters]", r"roi\[0\]\.tokens: expected at"),
+    ('label = "decode"', 'label = "decoding"', r"roi\[0\]\.label: 'decoding' .*; did you mean"),
+    ("tokens = 4\ncontext = 512\n[counters]", "tokens = 0\ncontext = 512\n[counters]", r"0.\.tokens: expected at"),
     ("section = 0", "section = 1", r"roi\[0\]\.section: 1, but .* has 1 sections"),
     ("section = 0", "", "either section, or"),
     ("section = 0", 'section = 0\ndevice = "tpu"', r"roi\[0\]\.device: 'tpu'"),
     ("section = 0", 'section = 0\ndevice = "sram_pim"', r"sram_pim.commands\" is missing or 0"),
     ("[counters]", '[[skip]]\nsection = 0\nwhy = "x"\n[counters]', r"section: 0 is in skip\[0\] already"),
-    ("[counters]", '[[roi]]\nsection = 0\nlabel = "decode"\ntokens = 1\ncontext = 1\n[counters]', "is in roi.0. already"),
+    ("[counters]", '[[roi]]\nsection = 0\nlabel = "decode"\ntokens = 1\ncontext = 1\n[counters]', "in roi.0. already"),
     ('"@cycles"', '"@cycle"', r"no quantity '@cycle'; did you mean 'cycles'"),
     ('"@cycles"', '"system.cpu.numCycle"', r"busyCycles.*no statistic 'system.cpu.numCycle'; nearest: system.cpu.numC"),
     ("system.mem*.dram.writeBursts", "system.mem*.dram.writeBurst", "nothing matches .*nearest: system.mem_ctrls"),
@@ -214,7 +218,9 @@ def test_random_sums_against_numpy(tmp_path: Path) -> None:
     """sum, minus, times and patterns over random statistics, against the same in numpy."""
     rng = np.random.default_rng(3)
     values = rng.integers(1, 10**6, 12)
-    stats: list[tuple[str, int, str, str]] = [(f"system.mc{i}.acts", int(v), "d", "Count") for i, v in enumerate(values)]
+    stats: list[tuple[str, int, str, str]] = [
+        (f"system.mc{i}.acts", int(v), "d", "Count") for i, v in enumerate(values)
+    ]
     stats += [("simTicks", 1000, "t", "Tick"), ("simFreq", 10**12, "t", "Tick"), ("off", 17, "d", "Count")]
     line = '"system.dram.acts" = { sum = ["system.mc*.acts"], minus = ["off"], times = 3, why = "three" }\n'
     file = mapping(tmp_path, HEAD + line + DRAM)
@@ -236,7 +242,9 @@ def guest_run(folder: Path) -> Path:
     """What `gempim run --engine gem5-se --binary GUEST` leaves: counters and times, no model."""
     folder.mkdir(parents=True)
     shutil.copyfile(DATA / "v25.0-simple.txt", folder / "stats.txt")
-    (folder / "roi.jsonl").write_text('{"schema": 1, "section": 0, "label": "whole run", "index": 0, "sim_ps": 454646000}\n')
+    (folder / "roi.jsonl").write_text(
+        '{"schema": 1, "section": 0, "label": "whole run", "index": 0, "sim_ps": 454646000}\n'
+    )
     experiment = {"engine": "gem5-se", "system": {"name": "sail"}, "gem5": {"binary": "gemv", "cpu": "timing"},
                   "energy_table": "default", "price_key": "x"}  # fmt: skip
     manifest: dict[str, Any] = {"schema": 1, "status": "complete", "kind": "gem5-se", "experiment": experiment,
@@ -263,5 +271,5 @@ def test_a_statistic_of_nan_is_no_count(tmp_path: Path) -> None:
     stats = tmp_path / "stats.txt"
     stats.write_text(stats.read_text().replace("simFreq ", "bad nan\nsimFreq ", 1))
     assert math.isnan(parse_stats(stats)[0].get("bad"))
-    with pytest.raises(StatsError, match="busyCycles.*nan in section 0"):
+    with pytest.raises(StatsError, match=r"busyCycles.*nan in section 0"):
         load_run(file)

@@ -113,7 +113,7 @@ def test_the_version_is_told_by_the_names(name: str) -> None:
 
 def test_names_of_two_versions_in_one_section_are_refused() -> None:
     both = Section(Path("x"), 0, 1, {"sim_ticks": 1, "system.cpu.commitStats0.numInsts": 1, "system.cpu.numCycles": 1})
-    with pytest.raises(StatsError, match="v23.0 and later beside some of v20.1"):
+    with pytest.raises(StatsError, match=r"v23\.0 and later beside some of v20\.1"):
         versions(both)
 
 
@@ -158,7 +158,7 @@ def test_one_name_for_two_statistics() -> None:
     assert section.ambiguous == {"system.cpu.idleCycles": (0, 10899)}
     assert "system.cpu.idleCycles" in section
     assert "system.cpu.idleCycles" not in section.scalars
-    with pytest.raises(StatsError, match="'system.cpu.idleCycles' names several statistics: 0, 10899"):
+    with pytest.raises(StatsError, match=r"'system\.cpu\.idleCycles' names several statistics: 0, 10899"):
         section.get("system.cpu.idleCycles")
     assert any("system.cpu.idleCycles" in note for note in notes(section))
 
@@ -189,7 +189,7 @@ def test_json_has_the_text_formats_names_and_numbers() -> None:
     assert section.units["board.memory.mem_ctrl0.dram.dramBytesRead"] == "Byte"
     assert total(section, "dram_activations") == 185 + 187
     assert any(name.startswith("board.cache_hierarchy.l2bus.pktCount_0::") for name in section.scalars)
-    with pytest.raises(StatsError, match="no statistic of cache_accesses.*gem5 writes no formulas to JSON"):
+    with pytest.raises(StatsError, match=r"no statistic of cache_accesses.*gem5 writes no formulas to JSON"):
         total(section, "cache_accesses")
 
 

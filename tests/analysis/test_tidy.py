@@ -25,7 +25,9 @@ def random_stats(folder: Path) -> Path:
     rng = np.random.default_rng(11)
     sections = []
     for _ in range(3):
-        stats = [(f"system.c{i}.n{j}::e{j}", int(rng.integers(0, 2**62)), "d", "Count") for i in range(4) for j in range(5)]
+        stats = [
+            (f"system.c{i}.n{j}::e{j}", int(rng.integers(0, 2**62)), "d", "Count") for i in range(4) for j in range(5)
+        ]
         stats += [("simTicks", 2**63 + 5, "t", "Tick"), ("a.rate", float(rng.random()), "r", "Ratio")]
         sections.append(format_section([*stats, ("a.nan", math.nan, "", "Ratio")]))
     (folder / "stats.txt").write_text("".join(sections))
