@@ -1,8 +1,8 @@
 """Two runs held against each other: which times, counters and parameters differ, and which explain the speedup.
 
 Takes anything that has statistics: run directories of every engine, mapping files, gem5's own output. Where both runs
-are of a model, times and counts are per token, operators are held against each other by name, and the speedup is derived
-at the level of the kernel, the layer and the token (Amdahl's law). Where not, sections are held against each other, and
+are of a model, times and counts are per token, operators are held against each other by name, and the speedup is
+derived at the level of the kernel, the layer and the token (Amdahl's law). Where not, sections are compared, and
 the speedup is split into instructions and time per instruction.
 """
 
