@@ -348,12 +348,12 @@ def _levels(a: Part, b: Part, common: list[str]) -> list[str]:
         time_a, time_b = math.fsum(x[n] for n in kernels), math.fsum(y[n] for n in kernels)
         share, factor = time_a / whole, _over(time_a, time_b)
         alone = 1 / (1 - share + share / factor)
-        limit = f"at most {_text(1 / (1 - share))}x however fast they get" if share < 1 else "the whole of it"
+        limit = f"at most {_text(1 / (1 - share))}x however fast it gets" if share < 1 else "the whole of it"
         names = ", ".join(sorted(kernels, key=lambda n: -x[n])[:_LISTED]) + (" ..." if len(kernels) > _LISTED else "")
         how = "that changed device" if moved else "that got faster"
         lines.append(
-            f"{a.name}, kernel: the {len(kernels)} operators {how} ({names}) are {share:.1%} of A's time and "
-            f"{_text(factor)}x as fast. Amdahl: alone they give 1 / ({1 - share:.4f} + {share:.4f} / {_text(factor)})"
+            f"{a.name}, kernel: {_count(kernels)} {how} ({names}), {share:.1%} of A's time, "
+            f"{_text(factor)}x as fast. Amdahl: alone that gives 1 / ({1 - share:.4f} + {share:.4f} / {_text(factor)})"
             f" = {_text(alone)}x, {limit}; the rest of the difference to {_text(speed)}x is in the other operators."
         )
     layer = [n for n in common if a.operators[n][2] and b.operators[n][2]]
@@ -372,6 +372,10 @@ def _levels(a: Part, b: Part, common: list[str]) -> list[str]:
         )
     lines.append(f"{a.name}, token: {_text(speed)}x.")
     return lines
+
+
+def _count(operators: list[str]) -> str:
+    return "1 operator" if len(operators) == 1 else f"{len(operators)} operators"
 
 
 def _instruction_split(a: Part, b: Part) -> list[str]:

@@ -20,8 +20,9 @@ from typing import Any
 from gempim.analysis.energy import EnergyTable, load_energy_table
 from gempim.analysis.run import LABELS, PIM_DEVICES, OperatorRow, Roi, Run
 from gempim.analysis.source import Source
-from gempim.analysis.stats import Number, Section, StatsError, parse_stats, quantity, versions
-from gempim.analysis.stats.names import load_names, present
+from gempim.analysis.stats import Number, Section, StatsError, parse_stats, quantity, total, versions
+from gempim.analysis.stats.derived import DERIVED
+from gempim.analysis.stats.names import load_names
 from gempim.quantity import DataError, check_keys, load_toml, suggest
 
 MAPPING_SCHEMA = 1
@@ -31,6 +32,7 @@ _TOP = ("schema", "stats", "system", "model", "workload", "roi")
 _SYSTEM = {"name": str, "cores": int, "energy_table": str, "price_key": str}
 _MODEL = {"name": str, "quant": str, "arch": str, "params": int, "bytes": int, "n_layers": int}
 _WORKLOAD = {"batch": int, "prompt": int, "context": int, "tokens": int, "threads": int}
+_PART = ("operator", "device", "flops")
 _ROI = {"label": str, "tokens": int, "context": int}
 _DEVICES = ("cpu", "gpu", "xpu", *PIM_DEVICES)
 _TERM = ("sum", "minus", "times", "value", "why")
@@ -177,7 +179,7 @@ def _counter(item: dict[str, Any], file: Path, key: str) -> _Counter:
 def _words(words: Any, file: Path, key: str) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(w, str) and w for w in words):
         raise DataError(f"{file}: {key}: expected a list of statistics' names, got {words!r}")
-    known = load_names().quantities
+    known = [*load_names().quantities, *DERIVED]
     for word in words:
         if word.startswith("@") and word[1:] not in known:
             raise DataError(
@@ -251,10 +253,10 @@ def _regions(
             raise DataError(f"{file}: {where}.label: {label!r} (allowed: {', '.join(LABELS)}){suggest(label, LABELS)}")
         if tokens < 1:
             raise DataError(f"{file}: {where}.tokens: expected at least 1, got {tokens}")
-        mapped = [_mapped(theirs[number], counters, system, workload, file) for number, _, _ in parts]
+        mapped = [_mapped(theirs[number], counters, system, workload, file) for number, *_ in parts]
         operators = tuple(
-            _operator(name, device, section, file, where)
-            for (_, name, device), section in zip(parts, mapped, strict=True)
+            _operator(name, device, flops, section, file, where)
+            for (_, name, device, flops), section in zip(parts, mapped, strict=True)
         )
         whole = _added(mapped, file, position)
         sections.append(whole)
@@ -287,21 +289,23 @@ def _skipped(raw: Any, file: Path) -> dict[int, str]:
     return used
 
 
-def _parts(raw: Any, theirs: list[Section], used: dict[int, str], file: Path, where: str) -> list[tuple[int, str, str]]:
-    """(section, operator, device) of each section that a region is made of."""
+def _parts(
+    raw: Any, theirs: list[Section], used: dict[int, str], file: Path, where: str
+) -> list[tuple[int, str, str, int]]:
+    """(section, operator, device, FLOP) of each section that a region is made of."""
     if not isinstance(raw, dict):
         raise DataError(f"{file}: {where}: expected a table")
-    check_keys(raw, file=file, key=where, required=_ROI, optional=("section", "operator", "device", "part"))
+    check_keys(raw, file=file, key=where, required=_ROI, optional=("section", *_PART, "part"))
     if ("section" in raw) == ("part" in raw):
         raise DataError(f"{file}: {where}: expected either section, or [[roi.part]] for each of several")
-    if "part" in raw and ("operator" in raw or "device" in raw):
-        raise DataError(f"{file}: {where}: operator and device stand in its [[roi.part]]")
-    parts = raw.get("part", [{k: raw[k] for k in ("section", "operator", "device") if k in raw}])
+    if "part" in raw and any(name in raw for name in _PART):
+        raise DataError(f"{file}: {where}: {', '.join(_PART)} stand in its [[roi.part]]")
+    parts = raw.get("part", [{k: raw[k] for k in ("section", *_PART) if k in raw}])
     found = []
     for index, part in enumerate(parts if isinstance(parts, list) else [parts]):
         key = f"{where}.part[{index}]" if "part" in raw else where
-        one = {"operator": "whole section", "device": "cpu", **(part if isinstance(part, dict) else {})}
-        _fields(one, {"section": int, "operator": str, "device": str}, file, key, least=0)
+        one = {"operator": "whole section", "device": "cpu", "flops": 0, **(part if isinstance(part, dict) else {})}
+        _fields(one, {"section": int, "operator": str, "device": str, "flops": int}, file, key, least=0)
         number, device = one["section"], one["device"]
         if number >= len(theirs):
             raise DataError(
@@ -314,7 +318,7 @@ def _parts(raw: Any, theirs: list[Section], used: dict[int, str], file: Path, wh
                 f"{file}: {key}.device: {device!r}{suggest(device, _DEVICES)} (allowed: {', '.join(_DEVICES)})"
             )
         used[number] = key
-        found.append((number, one["operator"], device))
+        found.append((number, one["operator"], device, one["flops"]))
     return found
 
 
@@ -343,17 +347,17 @@ def _mapped(
 
 
 def _one(section: Section, key: str) -> Number:
-    return sum(quantity(section, key).values())
+    return DERIVED[key].value(section) if key in DERIVED else total(section, key)
 
 
 def _sum(section: Section, words: Iterable[str], counter: _Counter) -> Number:
-    total: Number = 0
+    found: Number = 0
     for word in words:
         try:
-            total += _term(section, word)
+            found += _term(section, word)
         except StatsError as error:
             raise StatsError(f"{counter.key}: {error}") from error
-    return total
+    return found
 
 
 def _term(section: Section, word: str) -> Number:
@@ -369,8 +373,8 @@ def _term(section: Section, word: str) -> Number:
     return sum(section.scalars[name] for name in names)
 
 
-def _operator(name: str, device: str, section: Section, file: Path, where: str) -> OperatorRow:
-    """A part as an operator. Its FLOP count and what limited it are not known: gem5 does not say them."""
+def _operator(name: str, device: str, flops: int, section: Section, file: Path, where: str) -> OperatorRow:
+    """A part as an operator. What limited it is not known, its FLOP count only if the mapping says it."""
     commands = section.scalars.get(f"system.{device}.commands", 0) if device in PIM_DEVICES else 0
     if device in PIM_DEVICES and not commands:
         raise DataError(
@@ -385,7 +389,7 @@ def _operator(name: str, device: str, section: Section, file: Path, where: str) 
         compute_ps=0,
         memory_ps=0,
         overhead_ps=0,
-        flops=0,
+        flops=flops,
         dram_read_bytes=int(section.scalars.get("system.dram.read_bytes", 0)),
         dram_write_bytes=int(section.scalars.get("system.dram.write_bytes", 0)),
         limiter="not known",
@@ -415,18 +419,8 @@ def draft_mapping(source: Source, section: Section) -> str:
 
     A `?` is no TOML, so that a draft cannot be taken for a mapping.
     """
-    has = present(section)
-    counters = [
-        ("system.cpu.busyCycles", "@cycles", "cycles"),
-        ("system.cpu.instructions::load", "@loads", "loads"),
-        ("system.cpu.instructions::store", "@stores", "stores"),
-        ("system.cpu.instructions::vector", "@vector_instructions", "vector_instructions"),
-        ("system.dram.acts", "@dram_activations", "dram_activations"),
-        ("system.dram.reads", "@dram_read_bursts", "dram_read_bursts"),
-        ("system.dram.writes", "@dram_write_bursts", "dram_write_bursts"),
-        ("system.dram.read_bytes", "@dram_read_bytes", "dram_read_bytes"),
-        ("system.dram.write_bytes", "@dram_write_bytes", "dram_write_bytes"),
-    ]
+    table = load_energy_table("default")
+    cores = len(quantity(section, "instructions")) if _has(section, "@instructions") else 0
     lines = [
         "# Replace every ? and look at every counter; `gempim report THIS.toml` says what is still missing.",
         "schema = 1",
@@ -434,7 +428,7 @@ def draft_mapping(source: Source, section: Section) -> str:
         "",
         "[system]",
         "name = ?           # as it stands in tables",
-        f"cores = {len(has.get('instructions', {})) or '?'}",
+        f"cores = {cores or '?'}",
         'energy_table = "default"',
         "price_key = ?      # a key of gempim's price tables",
         "",
@@ -452,7 +446,48 @@ def draft_mapping(source: Source, section: Section) -> str:
         "",
         "[counters]         # ours = a statistic, a pattern with *, a @quantity, or {sum = [...], minus = [...]}",
     ]
-    lines += [
-        f'"{name}" = "{word}"' if key in has else f'# "{name}": this file has no {key}' for name, word, key in counters
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_draft_counters(section, table)]) + "\n"
+
+
+# Our counters, and what gives them; `gem5_configs` machines and the engine gem5-se use the same derivations.
+_DRAFT = {
+    "system.cpu.busyCycles": "@cycles",
+    "system.cpu.instructions::load": "@load_ops",
+    "system.cpu.instructions::store": "@store_ops",
+    "system.cpu.instructions::vector": "@vector_ops",
+    "system.cpu.instructions::scalar": "@scalar_ops",
+    "system.dram.acts": "@dram_activations",
+    "system.dram.reads": "@dram_read_bursts",
+    "system.dram.writes": "@dram_write_bursts",
+    "system.dram.act_standby_ps": "@dram_open_ps",
+    "system.dram.pre_standby_ps": "@dram_closed_ps",
+    "system.dram.read_bytes": "@dram_read_bytes",
+    "system.dram.write_bytes": "@dram_write_bytes",
+}
+
+
+def _draft_counters(section: Section, table: EnergyTable) -> list[str]:
+    """A line for every counter of the energy table that this file may have, the ones that it lacks as comments."""
+    lines = []
+    for name in dict.fromkeys([*_ALWAYS[1:], *(row.stat for row in table.rows), *_pim_commands(section)]):
+        device, _, counter = name.removeprefix("system.").partition(".")
+        if name in _DRAFT and _has(section, _DRAFT[name]):
+            lines.append(f'"{name}" = "{_DRAFT[name]}"')
+        elif device in PIM_DEVICES:
+            found = [stat for stat in section.scalars if stat.endswith(f".{device}.{counter}")]
+            lines += [f'"{name}" = "{stat}"' for stat in found]
+        elif name.startswith(("system.cpu.", "system.dram.", "system.l", "system.llc.")):
+            lines.append(f'# "{name}" = ?')
+    return lines
+
+
+def _pim_commands(section: Section) -> list[str]:
+    return [f"system.{d}.commands" for d in PIM_DEVICES if any(n.endswith(f".{d}.commands") for n in section.scalars)]
+
+
+def _has(section: Section, word: str) -> bool:
+    try:
+        _term(section, word)
+    except StatsError:
+        return False
+    return True

@@ -14,13 +14,13 @@ import pandas as pd
 from gempim.analysis.run import load_run
 from gempim.analysis.source import Source, open_source
 from gempim.analysis.stats import Section, StatsError, load_names, notes, true_unit, versions
+from gempim.analysis.stats.derived import DERIVED
 from gempim.analysis.stats.names import present
 from gempim.analysis.stats.traps import unknown_energies
 from gempim.quantity import DataError
 
-# What a report cannot do without: times, and the counts that every energy table multiplies.
-_FOR_A_REPORT = ("sim_ticks", "instructions", "loads", "stores", "cycles", "cache_accesses",
-                 "dram_read_bursts", "dram_write_bursts", "dram_activations")  # fmt: skip
+# What energy tables multiply, besides what `DERIVED` has.
+_FOR_A_REPORT = ("sim_ticks", "instructions", "cycles", "cache_accesses", "dram_read_bursts", "dram_write_bursts")
 _LARGEST_SHOWN = 3
 # gem5 has one in every object, and says nothing in most: all of the time is "UNDEFINED".
 _TIME_IN_STATE = "pwrStateResidencyTicks"
@@ -68,7 +68,8 @@ def _section_row(source: Source, section: Section) -> dict[str, Any]:
         ticks = sum(found["sim_ticks"].values())
     region = source.regions.get(section.index)
     try:
-        since, until = versions(section)
+        # A run of ours says in its manifest what made it.
+        since, until = ("", "") if source.manifest else versions(section)
         gem5 = since if since == until else f"{since or '…'} to {until or '…'}" if since or until else ""
     except StatsError:
         gem5 = "contradictory"
@@ -142,6 +143,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _missing(source: Source, section: Section) -> list[str]:
     """What `gempim report` would lack, as sentences; empty when it can report this as it is."""
+    if source.manifest.get("kind") == "serve":
+        return []  # `load_serve_run` checks those
     if source.manifest or (source.path.is_dir() and (source.path / "roi.jsonl").is_file()):
         try:
             load_run(source.path)
@@ -152,10 +155,15 @@ def _missing(source: Source, section: Section) -> list[str]:
         "what was simulated (system, model, workload) and how many tokens each section made: gem5 does not know it; "
         "write a mapping file (`gempim inspect STATS --mapping > my.toml` begins one)"
     ]
-    found = present(section)
     known = load_names().quantities
     for key in _FOR_A_REPORT:
-        if key not in found:
+        if key not in present(section):
             names = ", ".join(name.pattern.text for name in known[key].names)
             out.append(f"{key} ({known[key].what}): no {names}")
-    return out
+    lacking: dict[str, list[str]] = {}
+    for key, item in DERIVED.items():
+        try:
+            item.value(section)
+        except StatsError as error:
+            lacking.setdefault(str(error).removeprefix(f"{section.file}: section {section.index}: "), []).append(key)
+    return out + [f"{', '.join(keys)}: {why}" for why, keys in lacking.items()]

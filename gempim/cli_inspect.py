@@ -46,7 +46,7 @@ def inspect(
         sys.stdout.write(draft_mapping(found.source, found.chosen))
         return
     if tidy is not None:
-        from gempim.analysis.tidy import write_tidy
+        from gempim.analysis.tidy_counters import write_tidy
 
         rows = write_tidy(found.source, tidy)
         err.print(f"tidy: {tidy} ({rows} rows)", style="green", soft_wrap=True, highlight=False, markup=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from gempim.analysis.stats.section import Number, Section, StatsError
@@ -80,6 +81,16 @@ class Names:
     units: tuple[Unit, ...]
     marks: tuple[Mark, ...]
 
+    @cached_property
+    def tails(self) -> tuple[str, ...]:
+        """The fixed ends of all names: what has none of them is in no quantity, and most statistics are in none."""
+        patterns = [name.pattern for item in self.quantities.values() for name in item.names]
+        return tuple({pattern.tail for pattern in (*patterns, *(mark.pattern for mark in self.marks))})
+
+    def candidates(self, section: Section) -> list[str]:
+        """The statistics of a section that may be in a quantity or be a mark."""
+        return [stat for stat in (*section.scalars, *section.ambiguous) if stat.endswith(self.tails)]
+
 
 @cache
 def load_names(file: Path = NAMES_FILE) -> Names:
@@ -124,9 +135,9 @@ def quantity(section: Section, key: str, names: Names | None = None) -> dict[str
     Raises StatsError for a key that is not in the map, for a section that has the statistic under none of its names
     (with the names that were looked for and the nearest that are there), and for one with two values.
     """
-    found = _find(section, _quantity(section, key, names))
+    known = _quantity(section, key, names)
+    found = _find(section, known, [*section.scalars, *section.ambiguous])
     if not found:
-        known = _quantity(section, key, names)
         looked = "; ".join(f"{name.pattern.text} ({name.gem5})" for name in known.names)
         last = known.names[0].pattern.tail.lstrip(".")
         raise StatsError(
@@ -144,9 +155,11 @@ def total(section: Section, key: str, names: Names | None = None) -> Number:
 def present(section: Section, names: Names | None = None) -> dict[str, dict[str, Number]]:
     """Every quantity of the map that the section has with one value, by key and component."""
     found: dict[str, dict[str, Number]] = {}
-    for key, item in (names or load_names()).quantities.items():
+    known = names or load_names()
+    stats = known.candidates(section)
+    for key, item in known.quantities.items():
         try:
-            values = _find(section, item)
+            values = _find(section, item, stats)
         except StatsError:
             continue  # a name with two values; `traps.notes` lists those
         if values:
@@ -161,12 +174,12 @@ def _quantity(section: Section, key: str, names: Names | None) -> Quantity:
     return known[key]
 
 
-def _find(section: Section, wanted: Quantity) -> dict[str, Number]:
+def _find(section: Section, wanted: Quantity, stats: Iterable[str]) -> dict[str, Number]:
     found: dict[str, Number] = {}
     for name in wanted.names:
         # Threads or ranks of one component are added up; a component that an earlier name gave keeps that value.
         here: dict[str, Number] = {}
-        for stat in (*section.scalars, *section.ambiguous):
+        for stat in stats:
             component = name.pattern.component(stat)
             if component is None or component in found:
                 continue
@@ -195,8 +208,10 @@ def versions(section: Section, names: Names | None = None) -> tuple[str, str]:
     one file put together from two).
     """
     since, until = "", ""
-    for mark in (names or load_names()).marks:
-        if any(mark.pattern.component(stat) is not None for stat in section.scalars):
+    known = names or load_names()
+    stats = known.candidates(section)
+    for mark in known.marks:
+        if any(mark.pattern.component(stat) is not None for stat in stats):
             since = max(since, mark.since, key=_order)
             until = min((u for u in (until, mark.until) if u), key=_order, default="")
     if since and until and _order(since) > _order(until):

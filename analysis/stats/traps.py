@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gempim.analysis.stats.names import present, true_unit
-from gempim.analysis.stats.section import Section, StatsError
+from gempim.analysis.stats.section import Number, Section, StatsError
+
+Found = Mapping[str, Mapping[str, Number]]
 
 _J_PER_PJ = 1e-12
 
@@ -27,7 +31,10 @@ def dram_energy_j(section: Section) -> float | None:
 
 def without_currents(section: Section) -> list[str]:
     """DRAM interfaces that moved data and whose rank energies are all zero."""
-    found = present(section)
+    return _without_currents(present(section))
+
+
+def _without_currents(found: Found) -> list[str]:
     energies = found.get("dram_rank_energy", {})
     moved: dict[str, float] = {}
     for key in ("dram_read_bytes", "dram_write_bytes"):
@@ -36,13 +43,11 @@ def without_currents(section: Section) -> list[str]:
     return [component for component, energy in energies.items() if energy == 0 and moved.get(component, 0) > 0]
 
 
-def not_timed(section: Section) -> list[str]:
+def _not_timed(section: Section, found: Found) -> list[str]:
     """DRAM interfaces that were asked for data and counted no burst."""
-    found = present(section)
-    bursts = dict(found.get("dram_read_bursts", {}))
     return [
         component
-        for component, count in bursts.items()
+        for component, count in found.get("dram_read_bursts", {}).items()
         if not count and section.scalars.get(f"{component}.dram.bytesRead::total", 0)
     ]
 
@@ -63,11 +68,12 @@ def notes(section: Section) -> list[str]:
     wrong = sorted({(section.units[n], u) for n in section.units if (u := true_unit(section, n)) != section.units[n]})
     for declared, unit in wrong:
         out.append(f"gem5 declares {declared} for statistics that are in {unit}; tables here say {unit}.")
-    if missing := without_currents(section):
+    found = present(section)
+    if missing := _without_currents(found):
         out.append(
             f"{', '.join(missing)}: energy is unknown, not 0: gem5 has no current data for this memory (as for HBM)."
         )
-    if untimed := not_timed(section):
+    if untimed := _not_timed(section, found):
         out.append(
             f"{', '.join(untimed)}: memory was read, but no DRAM burst was counted: atomic mode, in which gem5 does "
             "not simulate DRAM; its times and energies say nothing."

@@ -60,7 +60,7 @@ context = 512
 "system.cpu.instructions::vector" = "@vector_instructions"
 "system.cpu.instructions::branch" = { value = 0, why = "counted as scalar" }
 "system.cpu.instructions::scalar" = { sum = ["@instructions"], minus = ["@loads", "@stores"] }
-"system.dram.acts" = "@dram_activations"
+"system.dram.acts" = "@dram_precharges"
 "system.dram.reads" = "system.mem_ctrls.dram.readBursts"
 "system.dram.writes" = { sum = ["system.mem*.dram.writeBursts"] }
 "system.dram.refs" = { sum = ["simTicks"], times = 2.5e-7, why = "7.8 us, two ranks" }
@@ -233,9 +233,50 @@ def test_a_draft_is_no_mapping_and_names_what_the_file_has(tmp_path: Path) -> No
     text = draft_mapping(source, parse_stats(source.stats)[0])
     with pytest.raises(tomllib.TOMLDecodeError):
         tomllib.loads(text)
-    assert '"system.dram.acts" = "@dram_activations"' in text
-    assert '# "system.cpu.instructions::store": this file has no stores' in text
+    assert '"system.dram.acts" = "@dram_precharges"' not in text
+    assert '"system.dram.reads" = "@dram_read_bursts"' in text
+    assert '# "system.dram.refs" = ?' in text
     assert tomllib.loads(re.sub(r"\?", "1", text))["system"]["cores"] == 1
+
+
+def test_a_filled_draft_is_a_mapping_with_the_pim_in_it(tmp_path: Path) -> None:
+    """Everything that a PIM's statistics file has is drafted; what is left needs a number or a reason."""
+    stats = {"simTicks": 10**6, "simFreq": 10**12, "system.cpu.numCycles": 500}
+    ours = [row.stat for row in load_energy_table("default").rows if row.stat.startswith("system.sram_pim.")]
+    stats |= {name.replace("system.", "board.x.", 1): 5 + i for i, name in enumerate(ours)}
+    stats |= {"board.x.sram_pim.commands": 3}
+    (tmp_path / "stats.txt").write_text(format_section((n, v, "d", "Count") for n, v in stats.items()))
+    source = open_source(tmp_path / "stats.txt")
+    text = draft_mapping(source, parse_stats(source.stats)[0])
+    known = {
+        "quant": '"q4_0"',
+        "arch": '"llama"',
+        "price_key": '"aws-c6g-16xlarge"',
+        "label": '"decode"',
+        "name": '"n"',
+    }
+    lines = []
+    for line in text.splitlines():
+        key = line.split(" = ")[0]
+        if line.startswith("# "):
+            line = f"{key[2:]} = {NOTHING}" if line.endswith(" = ?") else line
+        elif " = ?" in line:
+            line = f"{key} = {known.get(key, 1)}"
+        lines += [line, 'device = "sram_pim"\noperator = "gemv"\nflops = 77'] if key == "section" else [line]
+    (tmp_path / "m.toml").write_text("\n".join(lines).replace("cores = 1 ", "cores = 1"))
+    (roi,) = load_run(tmp_path / "m.toml").rois
+    assert (roi.operators[0].device, roi.operators[0].pim_commands, roi.operators[0].flops) == ("sram_pim", 3, 77)
+    scalars = load_run(tmp_path / "m.toml").sections[0].scalars
+    for name, value in stats.items():
+        if name.startswith("board.x."):
+            assert scalars[name.replace("board.x.", "system.")] == value
+
+
+def test_a_report_of_mappings_alone(tmp_path: Path) -> None:
+    """Nothing has a FLOP count then: the roofline is empty, and is drawn."""
+    run = load_run(mapping(tmp_path))
+    result = evaluate(run, load_energy_table("default"), load_prices())
+    assert write_report([result], tmp_path / "out").is_file()
 
 
 def guest_run(folder: Path) -> Path:

@@ -31,29 +31,29 @@ EXPECTED: dict[str, dict[str, float | None]] = {
     "v20-o3": {
         "sim_ticks": 3750960000, "instructions": 20192780, "cycles": 7501921, "loads": 2802483, "stores": None,
         "cache_accesses": 2502302 + 32062, "cache_misses": 133134 + 13199, "dram_read_bursts": 13191,
-        "dram_write_bursts": 0, "dram_read_bytes": 844224, "dram_write_bytes": 0, "dram_activations": 2900,
+        "dram_write_bursts": 0, "dram_read_bytes": 844224, "dram_write_bytes": 0, "dram_precharges": 2900,
         "dram_rank_energy": 1164138525 + 1159596345,
     },
     "v21-v22-two-idle-cycles": {
         # numInsts is what the O3 executed (17107), committedInsts what it committed.
         "sim_ticks": 29118000, "instructions": 5774, "loads": 1090, "stores": None, "cache_accesses": 2592 + 422,
-        "dram_read_bursts": 409, "dram_read_bytes": 26176, "dram_activations": 103,
+        "dram_read_bursts": 409, "dram_read_bytes": 26176, "dram_precharges": 103,
         "dram_rank_energy": 16187175 + 17808660,
     },
     "v22.1-o3": {
         "sim_ticks": 7607894000, "instructions": 11585134, "cycles": 7607895, "loads": 5840874, "stores": None,
         "cache_accesses": 8204944, "cache_misses": 59832, "dram_read_bursts": 26695, "dram_write_bursts": 10541,
-        "dram_read_bytes": 1708480, "dram_write_bytes": 674624, "dram_activations": 5323,
+        "dram_read_bytes": 1708480, "dram_write_bytes": 674624, "dram_precharges": 5323,
         "dram_rank_energy": 3950799735 + 4051617570,
     },
     "v22.1-minor": {
         "sim_ticks": 31896443000, "instructions": 11585144, "loads": None, "cache_accesses": 8238619,
-        "dram_read_bursts": 27530, "dram_write_bursts": 12060, "dram_read_bytes": 1761920, "dram_activations": 7613,
+        "dram_read_bursts": 27530, "dram_write_bursts": 12060, "dram_read_bytes": 1761920, "dram_precharges": 7613,
     },
     "v23.0-two-cores": {
         "sim_ticks": 4794840918000, "instructions": 223863550 + 15604422, "loads": 66150638 + 4796721,
         "stores": 19702596 + 3182568, "cycles": 9590886422 + 9589887540, "cache_accesses": 81710855 + 7773155 + 765819,
-        "dram_read_bursts": 0, "dram_read_bytes": 0, "dram_activations": None,
+        "dram_read_bursts": 0, "dram_read_bytes": 0, "dram_precharges": None,
     },
     "v23.1-atomic": {
         "sim_ticks": 119254000, "instructions": 109910, "loads": 28290, "stores": 13272, "cycles": 238537,
@@ -62,14 +62,14 @@ EXPECTED: dict[str, dict[str, float | None]] = {
     "v24.0-timing": {
         "sim_ticks": 150874000, "instructions": 204908, "loads": 34216, "stores": 9860, "cycles": 377185,
         "cache_accesses": 44052 + 2060, "cache_misses": 496 + 248, "dram_read_bursts": 372 + 370,
-        "dram_read_bytes": 23808 + 23680, "dram_activations": 185 + 187,
+        "dram_read_bytes": 23808 + 23680, "dram_precharges": 185 + 187,
         "dram_rank_energy": 69984831 + 70418313 + 70016262 + 70433047.5,
     },
     "v24.0-hbm": {"sim_ticks": 2000000, "instructions": None, "dram_read_bursts": 321, "dram_write_bytes": 4224},
     "v25.0-simple": {
         "sim_ticks": 454646000, "instructions": 5714, "loads": 1084, "stores": 943, "cycles": 909292,
         "cache_accesses": None, "dram_read_bursts": 8207, "dram_write_bursts": 96, "dram_read_bytes": 525248,
-        "dram_write_bytes": 6144, "dram_activations": 840, "dram_rank_energy": 278973615 + 265332435,
+        "dram_write_bytes": 6144, "dram_precharges": 840, "dram_rank_energy": 278973615 + 265332435,
     },
 }  # fmt: skip
 
@@ -187,7 +187,7 @@ def test_json_has_the_text_formats_names_and_numbers() -> None:
     assert section.get("board.memory.mem_ctrl1.dram.bytesPerActivate::total") == 187
     assert {type(section.get(n)) for n in ("simTicks", "board.processor.cores.core.numCycles")} == {int}
     assert section.units["board.memory.mem_ctrl0.dram.dramBytesRead"] == "Byte"
-    assert total(section, "dram_activations") == 185 + 187
+    assert total(section, "dram_precharges") == 185 + 187
     assert any(name.startswith("board.cache_hierarchy.l2bus.pktCount_0::") for name in section.scalars)
     with pytest.raises(StatsError, match=r"no statistic of cache_accesses.*gem5 writes no formulas to JSON"):
         total(section, "cache_accesses")

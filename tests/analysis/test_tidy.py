@@ -14,7 +14,7 @@ import pytest
 
 from gempim.analysis.source import open_source
 from gempim.analysis.stats import StatsError, parse_stats
-from gempim.analysis.tidy import COLUMNS, TIDY_SCHEMA, split_name, tidy_stats, write_tidy
+from gempim.analysis.tidy_counters import COLUMNS, TIDY_SCHEMA, split_name, tidy_stats, write_tidy
 from gempim.quantity import DataError
 from gempim.statsfile import BEGIN, format_section
 

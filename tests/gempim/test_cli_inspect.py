@@ -36,7 +36,7 @@ def test_sections_labels_components_and_what_is_missing(tmp_path: Path) -> None:
     assert "| kernel" in text
     assert "| system.cpu1" in text
     assert "mapping file" in text
-    assert "dram_activations" in text
+    assert "load_ops, store_ops, vector_ops, scalar_ops: no micro-operations by class" in text
     found = json.loads(run("inspect", tmp_path / "stats.txt", "--section", "boot", "-o", "json"))
     assert [s["label"] for s in found["sections"]] == ["boot", "kernel"]
     assert [s["instructions"] for s in found["sections"]] == [223863550 + 15604422, 40733 + 307970]
