@@ -35,7 +35,7 @@ _WORKLOAD = {"batch": int, "prompt": int, "context": int, "tokens": int, "thread
 _PART = ("operator", "device", "flops")
 _ROI = {"label": str, "tokens": int, "context": int}
 _DEVICES = ("cpu", "gpu", "xpu", *PIM_DEVICES)
-_TERM = ("sum", "minus", "times", "value", "why")
+_TERM = ("sum", "minus", "times", "value", "absent", "why")
 # Counters of the embedded engine's that not every energy table has a row for.
 _ALWAYS = ("system.cpu.threads", "system.dram.read_bytes", "system.dram.write_bytes")
 _PS_PER_S = 10**12
@@ -45,7 +45,8 @@ _PS_PER_S = 10**12
 class _Counter:
     """One counter of ours: (sum of `plus` - sum of `minus`) x `times`, or `value` in every section.
 
-    `key` is its place in the file.
+    `key` is its place in the file. `absent` stands for a statistic that only some sections have: gem5 leaves zeros of
+    many statistics out.
     """
 
     key: str
@@ -53,6 +54,7 @@ class _Counter:
     minus: tuple[str, ...] = ()
     times: float = 1.0
     value: float | None = None
+    absent: float | None = None
 
 
 def load_foreign(path: str | Path) -> Run:
@@ -77,6 +79,7 @@ def load_foreign(path: str | Path) -> Run:
         raise DataError(f"{file}: system.energy_table: {error}") from error
     counters = _counters(data.get("counters", {}), table, file)
     theirs = parse_stats(stats, _wanted(counters))
+    _check_absent(counters, theirs)
     if gem5 := data.get("gem5"):
         _check_version(theirs[0], gem5, file)
     rois, sections = _regions(data, counters, theirs, system, workload, file)
@@ -158,7 +161,7 @@ def _counters(raw: Any, table: EnergyTable, file: Path) -> dict[str, _Counter]:
 def _counter(item: dict[str, Any], file: Path, key: str) -> _Counter:
     check_keys(item, file=file, key=key, required=("value", "why") if "value" in item else ("sum",), optional=_TERM)
     numbers = {}
-    for part, least in (("times", math.nextafter(0, 1)), ("value", 0)):
+    for part, least in (("times", math.nextafter(0, 1)), ("value", 0), ("absent", 0)):
         number = numbers[part] = item.get(part, 1)
         if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number < math.inf:
             raise DataError(
@@ -173,7 +176,8 @@ def _counter(item: dict[str, Any], file: Path, key: str) -> _Counter:
     terms = {part: _words(item.get(part, []), file, f"{key}.{part}") for part in ("sum", "minus")}
     if not terms["sum"]:
         raise DataError(f"{file}: {key}.sum: expected at least one statistic")
-    return _Counter(f"{file}: {key}", terms["sum"], terms["minus"], float(numbers["times"]))
+    absent = float(numbers["absent"]) if "absent" in item else None
+    return _Counter(f"{file}: {key}", terms["sum"], terms["minus"], float(numbers["times"]), absent=absent)
 
 
 def _words(words: Any, file: Path, key: str) -> tuple[str, ...]:
@@ -356,8 +360,21 @@ def _sum(section: Section, words: Iterable[str], counter: _Counter) -> Number:
         try:
             found += _term(section, word)
         except StatsError as error:
-            raise StatsError(f"{counter.key}: {error}") from error
+            if counter.absent is None:
+                raise StatsError(f"{counter.key}: {error}") from error
+            found += counter.absent
     return found
+
+
+def _check_absent(counters: Mapping[str, _Counter], theirs: list[Section]) -> None:
+    """What no section has is a wrong name and no zero that was left out."""
+    for counter in counters.values():
+        for word in (*counter.plus, *counter.minus) if counter.absent is not None else ():
+            if not any(_has(section, word) for section in theirs):
+                try:
+                    _term(theirs[0], word)
+                except StatsError as error:
+                    raise StatsError(f"{counter.key}: in no section: {error}") from error
 
 
 def _term(section: Section, word: str) -> Number:

@@ -150,6 +150,20 @@ def test_sections_of_a_token_are_parts_of_a_region(tmp_path: Path) -> None:
     assert scalars["system.cpu.cores"] == 2
 
 
+def test_a_zero_that_gem5_left_out(tmp_path: Path) -> None:
+    """`absent` stands for a statistic that a section lacks and another one has; one that none has stays an error."""
+    line = '"system.dram.acts" = { sum = ["acts"], absent = 0, why = "zeros are not printed" }\n'
+    rois = '[[roi]]\nsection = 1\nlabel = "decode"\ntokens = 1\ncontext = 1\n[counters]'
+    file = mapping(tmp_path, HEAD.replace("[counters]", rois) + line + DRAM)
+    base = [("simTicks", 10**6, "t", "Tick"), ("simFreq", 10**12, "f", "Hz")]
+    stats = tmp_path / "stats.txt"
+    stats.write_text(format_section(base) + format_section([*base, ("acts", 8, "a", "Count")]))
+    assert [s.get("system.dram.acts") for s in load_run(file).sections] == [0, 8]
+    file.write_text(file.read_text().replace('["acts"]', '["act"]'))
+    with pytest.raises(StatsError, match=r'acts": in no section: .*no statistic .act.'):
+        load_run(file)
+
+
 def test_another_tick_than_a_picosecond(tmp_path: Path) -> None:
     stats = {"simTicks": 1000, "simFreq": 10**9, "system.cpu.numCycles": 5}
     file = mapping(tmp_path, HEAD + DRAM + f'"system.dram.acts" = {NOTHING}\n')
@@ -188,6 +202,7 @@ BAD: list[tuple[str, str, str]] = [
     ("times = 2.5e-7", "times = 0", r"times: expected a number above 0, got 0"),
     ("value = 0, why", "value = -1, why", r"value: expected a number from 0, got -1"),
     ('"counted as scalar"', '""', "value needs why"),
+    ('{ sum = ["system.mem*.dram.writeBursts"] }', '{ sum = ["simTicks"], absent = 0 }', "absent needs why"),
     ('value = 0, why = "counted', 'value = 0, sum = ["simTicks"], why = "counted', "value stands alone"),
     ('minus = ["@loads", "@stores"]', 'minus = ["simTicks"]', "-4.*in section 0 of .*expected a count"),
     ('minus = ["@loads", "@stores"]', "average = 1", "unknown key 'average'"),
@@ -203,6 +218,39 @@ def test_anything_else_is_an_error(tmp_path: Path, old: str, new: str, expect: s
     with pytest.raises(DataError, match=expect) as caught:
         load_run(file)
     assert tmp_path.name in str(caught.value)
+
+
+def test_damaged_mappings_raise_only_the_documented_error(tmp_path: Path) -> None:
+    """Lines removed, doubled, values replaced by anything that TOML can hold, characters by others."""
+    rng = np.random.default_rng(8)
+    file = mapping(tmp_path)
+    good = MAPPING.strip().splitlines()
+    junk = ["1", "-1", "1e400", "nan", "true", '"x"', "[]", "{}", "[1, 2]", "{ a = 1 }", '["*"]', "2024-01-01", '""',
+            "[{}]", "9" * 22, '"\\u0000"', "[[]]", '"@cycles"']  # fmt: skip
+    refused = 0
+    for _ in range(300):
+        lines = list(good)
+        for _ in range(int(rng.integers(1, 4))):
+            at, kind = int(rng.integers(0, len(lines))), int(rng.integers(0, 4))
+            new = junk[int(rng.integers(0, len(junk)))]
+            if kind == 0:
+                del lines[at]
+            elif kind == 1:
+                lines.insert(int(rng.integers(0, len(lines))), lines[at])
+            elif kind == 2 and " = " in lines[at]:
+                lines[at] = lines[at].split(" = ", 1)[0] + " = " + new
+            else:
+                cut = int(rng.integers(0, len(lines[at]) + 1))
+                lines[at] = lines[at][:cut] + new + lines[at][cut + 1 :]
+        file.write_text("\n".join(lines))
+        caught: DataError | None = None
+        try:
+            load_run(file)
+        except DataError as error:
+            caught = error
+        refused += caught is not None
+        assert caught is None or str(tmp_path) in str(caught)
+    assert refused > 150
 
 
 def test_a_section_that_nobody_names_is_an_error(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_the_version_is_told_by_the_names(name: str) -> None:
     assert versions(excerpt(name)) == BOUNDS[name]
 
 
+def test_ruby_caches() -> None:
+    """By their names in gem5's src/mem/ruby/structures/CacheMemory.cc at v22.1, v24.0 and v25.1."""
+    name = "board.cache_hierarchy.ruby_system.l1_controllers{}.L1Dcache"
+    section = Section(Path("x"), 0, 1, {f"{name.format(i)}.m_demand_accesses": 10 + i for i in range(3)})
+    assert quantity(section, "ruby_cache_accesses") == {name.format(i): 10 + i for i in range(3)}
+
+
 def test_names_of_two_versions_in_one_section_are_refused() -> None:
     both = Section(Path("x"), 0, 1, {"sim_ticks": 1, "system.cpu.commitStats0.numInsts": 1, "system.cpu.numCycles": 1})
     with pytest.raises(StatsError, match=r"v23\.0 and later beside some of v20\.1"):
