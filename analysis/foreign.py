@@ -20,9 +20,10 @@ from typing import Any
 from gempim.analysis.energy import EnergyTable, load_energy_table
 from gempim.analysis.run import LABELS, PIM_DEVICES, OperatorRow, Roi, Run
 from gempim.analysis.source import Source
-from gempim.analysis.stats import Number, Section, StatsError, parse_stats, quantity, total, versions
+from gempim.analysis.stats import Number, Section, StatsError, iter_stats, quantity, total, versions
 from gempim.analysis.stats.derived import DERIVED
 from gempim.analysis.stats.names import load_names
+from gempim.analysis.stats.read import Keep
 from gempim.quantity import DataError, check_keys, load_toml, suggest
 
 MAPPING_SCHEMA = 1
@@ -57,6 +58,15 @@ class _Counter:
     absent: float | None = None
 
 
+@dataclass
+class _Theirs:
+    """What was read of a statistics file: the mapped sections by number, how many there are, the first as it was."""
+
+    mapped: dict[int, Section]
+    count: int
+    first: Section | None
+
+
 def load_foreign(path: str | Path) -> Run:
     """The run that the mapping file `path` describes.
 
@@ -72,18 +82,41 @@ def load_foreign(path: str | Path) -> Run:
     system = _fields(data["system"], _SYSTEM, file, "system", optional=("title",))
     model = _fields(data["model"], _MODEL, file, "model")
     workload = _fields(data["workload"], _WORKLOAD, file, "workload", least=0)
+    if not workload["batch"]:
+        raise DataError(f"{file}: workload.batch: expected at least 1, got 0")
     stats = _beside(file, data["stats"], "stats")
     try:
         table = load_energy_table(_table_of(file, system["energy_table"]))
     except DataError as error:
         raise DataError(f"{file}: system.energy_table: {error}") from error
     counters = _counters(data.get("counters", {}), table, file)
-    theirs = parse_stats(stats, _wanted(counters))
-    _check_absent(counters, theirs)
-    if gem5 := data.get("gem5"):
-        _check_version(theirs[0], gem5, file)
-    rois, sections = _regions(data, counters, theirs, system, workload, file)
-    digest = hashlib.sha256(file.read_bytes() + stats.read_bytes()).hexdigest()
+    used = _skipped(data.get("skip", []), file)
+    regions = _regions(data["roi"], used, file)
+    gauges = {"system.cpu.cores": system["cores"], "system.cpu.threads": workload["threads"]}
+    theirs = _read(stats, counters, {part.section for _, parts in regions for part in parts}, gauges)
+    if theirs.first is not None and (gem5 := data.get("gem5")) is not None:
+        _check_version(theirs.first, gem5, file)
+    _check_sections(used, theirs.count, stats, file)
+    sections: list[Section] = []
+    rois: list[Roi] = []
+    seen = dict.fromkeys(LABELS, 0)
+    for fields, parts in regions:
+        mapped = [theirs.mapped[part.section] for part in parts]
+        sections.append(_added(mapped, len(sections)))
+        rois.append(
+            Roi(
+                section=len(rois),
+                label=fields["label"],
+                index=seen[fields["label"]],
+                tokens=fields["tokens"],
+                batch=workload["batch"],
+                context=fields["context"],
+                sim_ps=int(sections[-1].scalars["simTicks"]),
+                operators=tuple(_operator(part, section) for part, section in zip(parts, mapped, strict=True)),
+            )
+        )
+        seen[fields["label"]] += 1
+    digest = _digest(file, stats)
     written = datetime.fromtimestamp(stats.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     manifest = {
         "schema": 1,
@@ -100,10 +133,19 @@ def load_foreign(path: str | Path) -> Run:
         },
         "experiment_hash": digest,
         "hashes": {"mapping and statistics": digest},
-        "versions": {"gem5": str(gem5 or "not given")},
+        "versions": {"gem5": str(data.get("gem5", "not given"))},
         "created": written,
     }  # fmt: skip
     return Run(path=file, manifest=manifest, sections=tuple(sections), rois=tuple(rois))
+
+
+def _digest(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _fields(
@@ -210,7 +252,7 @@ def _check_complete(counters: Mapping[str, _Counter], table: EnergyTable, file: 
             )
 
 
-def _wanted(counters: Mapping[str, _Counter]) -> Any:
+def _held(counters: Mapping[str, _Counter]) -> Keep | None:
     """Names that have to be held of the statistics file; None (all) as soon as a quantity of the name map is asked for,
     since a quantity is told by what stands beside it.
     """
@@ -233,70 +275,47 @@ def _check_version(section: Section, gem5: Any, file: Path) -> None:
         raise DataError(f"{file}: gem5: says {gem5}, but {section.file} has statistics of {bounds}")
 
 
-def _regions(
-    data: Mapping[str, Any],
-    counters: Mapping[str, _Counter],
-    theirs: list[Section],
-    system: Mapping[str, Any],
-    workload: Mapping[str, Any],
-    file: Path,
-) -> tuple[list[Roi], list[Section]]:
-    used = _skipped(data.get("skip", []), file)
-    rois: list[Roi] = []
-    sections: list[Section] = []
-    seen: dict[str, int] = {}
-    if not isinstance(data["roi"], list) or not data["roi"]:
+@dataclass(frozen=True)
+class _Part:
+    """One section as an operator of a region; `key` is its place in the file."""
+
+    key: str
+    section: int
+    operator: str
+    device: str
+    flops: int
+
+
+def _regions(raw: Any, used: dict[int, str], file: Path) -> list[tuple[dict[str, Any], list[_Part]]]:
+    """The mapping's regions with their parts; `used` gets the sections that they name."""
+    if not isinstance(raw, list) or not raw:
         raise DataError(f"{file}: roi: expected at least one [[roi]]")
-    for position, raw in enumerate(data["roi"]):
+    found = []
+    for position, roi in enumerate(raw):
         where = f"roi[{position}]"
-        parts = _parts(raw, theirs, used, file, where)
-        fields = {name: value for name, value in raw.items() if name in _ROI}
-        _fields(fields, _ROI, file, where, least=0)
-        label, tokens = raw["label"], raw["tokens"]
+        parts = _parts(roi, used, file, where)
+        fields = _fields({name: value for name, value in roi.items() if name in _ROI}, _ROI, file, where, least=0)
+        label, tokens = fields["label"], fields["tokens"]
         if label not in LABELS:
             raise DataError(f"{file}: {where}.label: {label!r} (allowed: {', '.join(LABELS)}){suggest(label, LABELS)}")
         if tokens < 1:
             raise DataError(f"{file}: {where}.tokens: expected at least 1, got {tokens}")
-        mapped = [_mapped(theirs[number], counters, system, workload, file) for number, *_ in parts]
-        operators = tuple(
-            _operator(name, device, flops, section, file, where)
-            for (_, name, device, flops), section in zip(parts, mapped, strict=True)
-        )
-        whole = _added(mapped, file, position)
-        sections.append(whole)
-        rois.append(
-            Roi(
-                section=position,
-                label=label,
-                index=seen.setdefault(label, 0),
-                tokens=tokens,
-                batch=workload["batch"],
-                context=raw["context"],
-                sim_ps=int(whole.scalars["simTicks"]),
-                operators=operators,
-            )
-        )
-        seen[label] += 1
-    if free := sorted(set(range(len(theirs))) - set(used)):
-        raise DataError(
-            f"{file}: section {free[0]} of {theirs[0].file} is in no [[roi]]; map it, or leave it out by "
-            f'[[skip]] with section = {free[0]} and why = "..."'
-        )
-    return rois, sections
+        found.append((fields, parts))
+    return found
 
 
 def _skipped(raw: Any, file: Path) -> dict[int, str]:
-    used = {}
+    used: dict[int, str] = {}
     for index, item in enumerate(raw if isinstance(raw, list) else [raw]):
-        check = _fields(item, {"section": int, "why": str}, file, f"skip[{index}]", least=0)
-        used[check["section"]] = f"skip[{index}]"
+        key = f"skip[{index}]"
+        number = _fields(item, {"section": int, "why": str}, file, key, least=0)["section"]
+        if number in used:
+            raise DataError(f"{file}: {key}.section: {number} is in {used[number]} already")
+        used[number] = key
     return used
 
 
-def _parts(
-    raw: Any, theirs: list[Section], used: dict[int, str], file: Path, where: str
-) -> list[tuple[int, str, str, int]]:
-    """(section, operator, device, FLOP) of each section that a region is made of."""
+def _parts(raw: Any, used: dict[int, str], file: Path, where: str) -> list[_Part]:
     if not isinstance(raw, dict):
         raise DataError(f"{file}: {where}: expected a table")
     check_keys(raw, file=file, key=where, required=_ROI, optional=("section", *_PART, "part"))
@@ -305,41 +324,65 @@ def _parts(
     if "part" in raw and any(name in raw for name in _PART):
         raise DataError(f"{file}: {where}: {', '.join(_PART)} stand in its [[roi.part]]")
     parts = raw.get("part", [{k: raw[k] for k in ("section", *_PART) if k in raw}])
+    if not isinstance(parts, list) or not parts:
+        raise DataError(f"{file}: {where}: expected at least one [[roi.part]]")
     found = []
-    for index, part in enumerate(parts if isinstance(parts, list) else [parts]):
+    for index, part in enumerate(parts):
         key = f"{where}.part[{index}]" if "part" in raw else where
         one = {"operator": "whole section", "device": "cpu", "flops": 0, **(part if isinstance(part, dict) else {})}
         _fields(one, {"section": int, "operator": str, "device": str, "flops": int}, file, key, least=0)
-        number, device = one["section"], one["device"]
-        if number >= len(theirs):
+        if one["section"] in used:
+            raise DataError(f"{file}: {key}.section: {one['section']} is in {used[one['section']]} already")
+        if one["device"] not in _DEVICES:
             raise DataError(
-                f"{file}: {key}.section: {number}, but {theirs[0].file} has {len(theirs)} sections (from 0)"
+                f"{file}: {key}.device: {one['device']!r}{suggest(one['device'], _DEVICES)} (allowed: "
+                f"{', '.join(_DEVICES)})"
             )
-        if number in used:
-            raise DataError(f"{file}: {key}.section: {number} is in {used[number]} already")
-        if device not in _DEVICES:
-            raise DataError(
-                f"{file}: {key}.device: {device!r}{suggest(device, _DEVICES)} (allowed: {', '.join(_DEVICES)})"
-            )
-        used[number] = key
-        found.append((number, one["operator"], device, one["flops"]))
+        used[one["section"]] = key
+        found.append(_Part(key=f"{file}: {key}", **one))
     return found
 
 
-def _mapped(
-    section: Section,
-    counters: Mapping[str, _Counter],
-    system: Mapping[str, Any],
-    workload: Mapping[str, Any],
-    file: Path,
-) -> Section:
+def _read(stats: Path, counters: Mapping[str, _Counter], wanted: set[int], gauges: Mapping[str, int]) -> _Theirs:
+    """The wanted sections in our names, one at a time: a file of any size is never in memory at once."""
+    theirs = _Theirs({}, 0, None)
+    absent = {(c, word) for c in counters.values() if c.absent is not None for word in (*c.plus, *c.minus)}
+    for section in iter_stats(stats, _held(counters)):
+        theirs.count += 1
+        theirs.first = theirs.first or section
+        absent = {(counter, word) for counter, word in absent if not _has(section, word)}
+        if section.index in wanted:
+            theirs.mapped[section.index] = _mapped(section, counters, gauges)
+    for counter, word in sorted(absent, key=lambda item: item[0].key):
+        # What no section has is a wrong name and no zero that was left out.
+        assert theirs.first is not None
+        try:
+            _term(theirs.first, word)
+        except StatsError as error:
+            raise StatsError(f"{counter.key}: in no section: {error}") from error
+    return theirs
+
+
+def _check_sections(used: Mapping[int, str], count: int, stats: Path, file: Path) -> None:
+    for number, key in used.items():
+        if number >= count:
+            raise DataError(f"{file}: {key}.section: {number}, but {stats} has {count} sections (from 0)")
+    if free := sorted(set(range(count)) - set(used)):
+        raise DataError(
+            f"{file}: section {free[0]} of {stats} is in no [[roi]]; map it, or leave it out by [[skip]] with "
+            f'section = {free[0]} and why = "..."'
+        )
+
+
+def _mapped(section: Section, counters: Mapping[str, _Counter], gauges: Mapping[str, int]) -> Section:
     """A section in our names, its time in ps."""
     ticks, frequency = _one(section, "sim_ticks"), _one(section, "sim_freq")
-    if frequency <= 0 or ticks <= 0 or not float(ticks).is_integer():
+    whole = all(float(value).is_integer() and value > 0 for value in (ticks, frequency))
+    ps = round(ticks * _PS_PER_S / frequency) if whole else 0
+    if ps < 1:
         raise StatsError(f"{section.file}: section {section.index}: {ticks} ticks at {frequency} per second: no time")
-    ps = round(ticks * _PS_PER_S / frequency) if frequency != _PS_PER_S else int(ticks)
     scalars: dict[str, Number] = {"simTicks": ps, "simFreq": _PS_PER_S, "simSeconds": ps / _PS_PER_S}
-    scalars |= {"system.cpu.cores": system["cores"], "system.cpu.threads": workload["threads"]}
+    scalars |= gauges
     for name, counter in counters.items():
         value: Number | None = counter.value
         if value is None:
@@ -366,17 +409,6 @@ def _sum(section: Section, words: Iterable[str], counter: _Counter) -> Number:
     return found
 
 
-def _check_absent(counters: Mapping[str, _Counter], theirs: list[Section]) -> None:
-    """What no section has is a wrong name and no zero that was left out."""
-    for counter in counters.values():
-        for word in (*counter.plus, *counter.minus) if counter.absent is not None else ():
-            if not any(_has(section, word) for section in theirs):
-                try:
-                    _term(theirs[0], word)
-                except StatsError as error:
-                    raise StatsError(f"{counter.key}: in no section: {error}") from error
-
-
 def _term(section: Section, word: str) -> Number:
     if word.startswith("@"):
         return _one(section, word[1:])
@@ -390,23 +422,22 @@ def _term(section: Section, word: str) -> Number:
     return sum(section.scalars[name] for name in names)
 
 
-def _operator(name: str, device: str, flops: int, section: Section, file: Path, where: str) -> OperatorRow:
+def _operator(part: _Part, section: Section) -> OperatorRow:
     """A part as an operator. What limited it is not known, its FLOP count only if the mapping says it."""
-    commands = section.scalars.get(f"system.{device}.commands", 0) if device in PIM_DEVICES else 0
-    if device in PIM_DEVICES and not commands:
-        raise DataError(
-            f'{file}: {where}: {name} is on {device}, but counters."system.{device}.commands" is missing or 0'
-        )
+    counter = f"system.{part.device}.commands"
+    commands = section.scalars.get(counter, 0) if part.device in PIM_DEVICES else 0
+    if part.device in PIM_DEVICES and not commands:
+        raise DataError(f'{part.key}: {part.operator} is on {part.device}, but counters."{counter}" is missing or 0')
     return OperatorRow(
-        name=name,
+        name=part.operator,
         kind="section",
-        device=device,
+        device=part.device,
         count=1,
         time_ps=int(section.scalars["simTicks"]),
         compute_ps=0,
         memory_ps=0,
         overhead_ps=0,
-        flops=flops,
+        flops=part.flops,
         dram_read_bytes=int(section.scalars.get("system.dram.read_bytes", 0)),
         dram_write_bytes=int(section.scalars.get("system.dram.write_bytes", 0)),
         limiter="not known",
@@ -423,7 +454,7 @@ def _operator(name: str, device: str, flops: int, section: Section, file: Path, 
 _GAUGES = ("simFreq", "system.cpu.cores", "system.cpu.threads")
 
 
-def _added(parts: list[Section], file: Path, index: int) -> Section:
+def _added(parts: list[Section], index: int) -> Section:
     scalars = dict(parts[0].scalars)
     for part in parts[1:]:
         for name, value in part.scalars.items():

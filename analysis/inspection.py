@@ -13,7 +13,7 @@ import pandas as pd
 
 from gempim.analysis.run import load_run
 from gempim.analysis.source import Source, open_source
-from gempim.analysis.stats import Section, StatsError, load_names, notes, true_unit, versions
+from gempim.analysis.stats import Number, Section, StatsError, load_names, notes, true_unit, versions
 from gempim.analysis.stats.derived import DERIVED
 from gempim.analysis.stats.names import present
 from gempim.analysis.stats.traps import unknown_energies
@@ -81,9 +81,14 @@ def _section_row(source: Source, section: Section) -> dict[str, Any]:
         "sim_us": None if ticks is None or not frequency else float(ticks) / float(frequency) * 1e6,
         "instructions": sum(found["instructions"].values()) if "instructions" in found else None,
         "statistics": len(section.scalars),
-        "non_zero": sum(1 for value in section.scalars.values() if value),
+        "non_zero": sum(map(_live, section.scalars.values())),
         "gem5": gem5,
     }
+
+
+def _live(value: Number) -> bool:
+    """Whether something was counted; a ratio of nothing to nothing (nan) says that nothing was."""
+    return bool(value) and not math.isnan(value)
 
 
 def components(section: Section, depth: int) -> pd.DataFrame:
@@ -94,7 +99,7 @@ def components(section: Section, depth: int) -> pd.DataFrame:
         groups.setdefault(".".join(parts[:depth]), {})[name] = value
     rows = []
     for component, counters in groups.items():
-        live = {name: value for name, value in counters.items() if value and not math.isnan(value)}
+        live = {name: value for name, value in counters.items() if _live(value)}
         if not live:
             continue
         largest = sorted((n for n in live if _TIME_IN_STATE not in n), key=lambda n: -abs(live[n]))[:_LARGEST_SHOWN]

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import tomllib
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,26 @@ def test_sections_of_a_token_are_parts_of_a_region(tmp_path: Path) -> None:
     assert scalars["system.cpu.cores"] == 2
 
 
+def test_a_mapped_file_is_not_held_in_memory(tmp_path: Path) -> None:
+    """40 sections of which one is a region: no more memory than the file with that section alone and another."""
+    skips = "".join(f'[[skip]]\nsection = {i}\nwhy = "warm-up"\n' for i in range(1, 40))
+    text = (DATA / "v25.0-simple.txt").read_text()
+    filler = "".join(f"system.filler.c{i:<30d} {i}  # (Count)\n" for i in range(3000))
+    section = text.replace("simFreq ", filler + "simFreq ", 1)
+
+    def peak(sections: int, skip: str) -> int:
+        file = mapping(tmp_path, MAPPING.replace("[counters]", skip + "[counters]"))
+        (tmp_path / "stats.txt").write_text(section * sections)
+        load_run(file)  # what is kept for good (tables, patterns) is not of this file
+        tracemalloc.start()
+        load_run(file)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(40, skips) < 1.5 * peak(2, skips.split("[[skip]]\nsection = 2")[0])
+
+
 def test_a_zero_that_gem5_left_out(tmp_path: Path) -> None:
     """`absent` stands for a statistic that a section lacks and another one has; one that none has stays an error."""
     line = '"system.dram.acts" = { sum = ["acts"], absent = 0, why = "zeros are not printed" }\n'
@@ -182,6 +203,10 @@ BAD: list[tuple[str, str, str]] = [
     ("cores = 2", "cores = 2\nclock = 3", r"system: unknown key 'clock'"),
     ('name = "theirs"', 'name = ""', r"system\.name: expected str, got ''"),
     ("n_layers = 32\n", "", "model: missing key 'n_layers'"),
+    ("batch = 1", "batch = 0", r"workload\.batch: expected at least 1, got 0"),
+    ("section = 0\nlabel", "part = []\nlabel", r"expected at least one \[\[roi.part"),
+    ("[counters]", '[[skip]]\nsection = 1\nwhy = "x"\n[counters]', r"skip\[0\]\.section: 1, but .* has 1 sections"),
+    ("[counters]", '[[skip]]\nsection = 1\nwhy = "x"\n' * 2 + "[counters]", r"skip\[1\]\.section: 1 is in skip\[0\]"),
     ("threads = 16", "threads = true", r"workload\.threads: expected int, got True"),
     ('label = "decode"', 'label = "decoding"', r"roi\[0\]\.label: 'decoding' .*; did you mean"),
     ("tokens = 4\ncontext = 512\n[counters]", "tokens = 0\ncontext = 512\n[counters]", r"0.\.tokens: expected at"),
