@@ -81,7 +81,9 @@ def _regions(file: Path) -> dict[int, Region]:
         if not line.strip():
             continue
         row = _object(line, f"{file}: line {number}")
-        section, label, index = row.get("section"), row.get("label"), row.get("index", 0)
+        section, index = row.get("section"), row.get("index", 0)
+        # A serving run has a stage and the layers of it in the place of a label.
+        label = row.get("label", " ".join(str(row[key]) for key in ("stage", "layer") if key in row) or None)
         if not isinstance(section, int) or not isinstance(label, str) or not isinstance(index, int):
             raise RunError(f"{file}: line {number}: expected a section and an index (numbers) and a label (text)")
         tokens = row.get("tokens")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from gempim.cli_options import Format, Out, err
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Stats = Annotated[Path, typer.Argument(metavar="STATS", help="stats.txt, .gz or .json of gem5's, or a run directory.")]
 
@@ -98,7 +101,10 @@ def _print(
     if output == Format.jsonl:
         sys.stdout.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in single))
     else:
-        sys.stdout.write(pd.DataFrame(single, dtype=object).to_csv(index=False))
+        names = list(dict.fromkeys(name for row in single for name in row))
+        writer = csv.DictWriter(sys.stdout, fieldnames=names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(single)
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -81,6 +81,28 @@ def test_gzip_json_and_text_say_the_same(tmp_path: Path) -> None:
         assert found["sections"][0]["sim_us"] == pytest.approx(150.874)
 
 
+def test_sections_of_a_serving_run_have_their_stage_as_label(tmp_path: Path) -> None:
+    shutil.copyfile(DATA / "v25.0-simple.txt", tmp_path / "stats.txt")
+    (tmp_path / "roi.jsonl").write_text('{"section": 0, "stage": "decode", "layer": "moe", "sim_ps": 454646000}\n')
+    (tmp_path / "manifest.json").write_text('{"kind": "serve"}')
+    found = json.loads(run("inspect", tmp_path, "-o", "json"))
+    assert found["sections"][0]["label"] == "decode moe"
+    assert found["missing for a report"] == ["nothing"]
+
+
+def test_a_damaged_roi_file_is_named(tmp_path: Path) -> None:
+    shutil.copyfile(DATA / "v25.0-simple.txt", tmp_path / "stats.txt")
+    for text, expect in (
+        ('{"section": 0', r"roi\.jsonl: line 1: not valid JSON"),
+        ('{"section": 0}', r"roi\.jsonl: line 1: expected a section"),
+        ('{"section": "0", "label": "x"}', r"roi\.jsonl: line 1: expected a section"),
+        ("[1]", "expected a JSON object, got list"),
+    ):
+        (tmp_path / "roi.jsonl").write_text(text + "\n")
+        with pytest.raises(DataError, match=expect):
+            run("inspect", tmp_path / "stats.txt")
+
+
 def test_no_such_section_names_what_there_is() -> None:
     with pytest.raises(DataError, match=r"no section 'nope': it has 2 \(0 to 1, or last\); no roi.jsonl"):
         run("inspect", DATA / "v23.0-two-cores.txt", "--section", "nope")
