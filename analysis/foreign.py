@@ -30,7 +30,7 @@ MAPPING_SCHEMA = 1
 """Schema version of mapping files that this code reads."""
 
 _TOP = ("schema", "stats", "system", "model", "workload", "roi")
-_SYSTEM = {"name": str, "cores": int, "energy_table": str, "price_key": str}
+_SYSTEM = {"name": str, "cores": int, "clock_hz": int, "energy_table": str, "price_key": str}
 _MODEL = {"name": str, "quant": str, "arch": str, "params": int, "bytes": int, "n_layers": int}
 _WORKLOAD = {"batch": int, "prompt": int, "context": int, "tokens": int, "threads": int}
 _PART = ("operator", "device", "flops")
@@ -40,6 +40,8 @@ _TERM = ("sum", "minus", "times", "value", "absent", "why")
 # Counters of the embedded engine's that not every energy table has a row for.
 _ALWAYS = ("system.cpu.threads", "system.dram.read_bytes", "system.dram.write_bytes")
 _PS_PER_S = 10**12
+# A section may begin and end inside a cycle.
+_MORE_CYCLES = 1.01
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,21 @@ class _Counter:
     times: float = 1.0
     value: float | None = None
     absent: float | None = None
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What a mapping says of the machine. `ticks` is the statistic of the time, `per_second` None for gem5's own."""
+
+    key: str
+    gauges: dict[str, int]
+    clock_hz: int
+    ticks: str
+    per_second: int | None
+
+    def cycles_in(self, ps: int) -> float:
+        """Cycles that all cores have in a time."""
+        return self.gauges["system.cpu.cores"] * self.clock_hz * (ps / _PS_PER_S)
 
 
 @dataclass
@@ -76,10 +93,10 @@ def load_foreign(path: str | Path) -> Run:
     """
     file = Path(path)
     data = load_toml(file)
-    check_keys(data, file=file, required=_TOP, optional=("gem5", "skip", "counters"))
+    check_keys(data, file=file, required=_TOP, optional=("gem5", "time", "skip", "counters"))
     if data["schema"] != MAPPING_SCHEMA:
         raise DataError(f"{file}: schema: expected {MAPPING_SCHEMA}, got {data['schema']!r}")
-    system = _fields(data["system"], _SYSTEM, file, "system", optional=("title",))
+    system = _fields(data["system"], _SYSTEM, file, "system", optional=("title", "memory"))
     model = _fields(data["model"], _MODEL, file, "model")
     workload = _fields(data["workload"], _WORKLOAD, file, "workload", least=0)
     if not workload["batch"]:
@@ -92,8 +109,9 @@ def load_foreign(path: str | Path) -> Run:
     counters = _counters(data.get("counters", {}), table, file)
     used = _skipped(data.get("skip", []), file)
     regions = _regions(data["roi"], used, file)
-    gauges = {"system.cpu.cores": system["cores"], "system.cpu.threads": workload["threads"]}
-    theirs = _read(stats, counters, {part.section for _, parts in regions for part in parts}, gauges)
+    _check_memory(system, counters, table, file)
+    machine = _machine(data.get("time"), system, workload["threads"], file)
+    theirs = _read(stats, counters, {part.section for _, parts in regions for part in parts}, machine)
     if theirs.first is not None and (gem5 := data.get("gem5")) is not None:
         _check_version(theirs.first, gem5, file)
     _check_sections(used, theirs.count, stats, file)
@@ -125,7 +143,8 @@ def load_foreign(path: str | Path) -> Run:
         "experiment": {
             "engine": "gem5 (foreign)",
             "system": {"name": system["name"], "title": system.get("title", system["name"]), "kind": "foreign",
-                       "cpu": {"cores": system["cores"]}},
+                       **({"memory": system["memory"]} if "memory" in system else {}),
+                       "cpu": {"cores": system["cores"], "clock_hz": system["clock_hz"]}},
             "model": model,
             "workload": workload,
             "energy_table": str(_table_of(file, system["energy_table"])),
@@ -137,6 +156,32 @@ def load_foreign(path: str | Path) -> Run:
         "created": written,
     }  # fmt: skip
     return Run(path=file, manifest=manifest, sections=tuple(sections), rois=tuple(rois))
+
+
+def _machine(raw: Any, system: Mapping[str, Any], threads: int, file: Path) -> _Machine:
+    """The machine of the mapping's system; `raw` says which statistic is its time, if not gem5's own."""
+    ticks, per_second = "@sim_ticks", None
+    if raw is not None:
+        time = _fields(raw, {"ticks": str, "per_second": int}, file, "time")
+        (ticks,), per_second = _words([time["ticks"]], file, "time.ticks"), time["per_second"]
+    gauges = {"system.cpu.cores": system["cores"], "system.cpu.threads": threads}
+    return _Machine(f"{file}: system", gauges, system["clock_hz"], ticks, per_second)
+
+
+def _check_memory(system: Mapping[str, Any], counters: Mapping[str, _Counter], table: EnergyTable, file: Path) -> None:
+    """An energy table of one memory must not be applied to another one, nor to one that nobody named."""
+    if table.memory is None or not any(name.startswith("system.dram.") for name in counters):
+        return
+    if "memory" not in system:
+        raise DataError(
+            f"{file}: system.memory is missing: energy table {table.name} is for {table.memory}; say which memory was "
+            'simulated, for example memory = "DDR4-3200"'
+        )
+    if system["memory"].lower() != table.memory.lower():
+        raise DataError(
+            f"{file}: system.memory: {system['memory']}, but energy table {table.name} is for {table.memory}; name "
+            "another energy_table (a file beside this one, or a shipped one)"
+        )
 
 
 def _digest(*files: Path) -> str:
@@ -252,14 +297,14 @@ def _check_complete(counters: Mapping[str, _Counter], table: EnergyTable, file: 
             )
 
 
-def _held(counters: Mapping[str, _Counter]) -> Keep | None:
+def _held(counters: Mapping[str, _Counter], *others: str) -> Keep | None:
     """Names that have to be held of the statistics file; None (all) as soon as a quantity of the name map is asked for,
     since a quantity is told by what stands beside it.
     """
     words = [word for counter in counters.values() for word in (*counter.plus, *counter.minus)]
     if not words or any(word.startswith("@") for word in words):
         return None
-    needed = ("simTicks", "simFreq", "sim_ticks", "sim_freq")
+    needed = ("simTicks", "simFreq", "sim_ticks", "sim_freq", *others)
     return lambda name: name in needed or any(name == w or fnmatch.fnmatchcase(name, w) for w in words)
 
 
@@ -343,16 +388,16 @@ def _parts(raw: Any, used: dict[int, str], file: Path, where: str) -> list[_Part
     return found
 
 
-def _read(stats: Path, counters: Mapping[str, _Counter], wanted: set[int], gauges: Mapping[str, int]) -> _Theirs:
+def _read(stats: Path, counters: Mapping[str, _Counter], wanted: set[int], machine: _Machine) -> _Theirs:
     """The wanted sections in our names, one at a time: a file of any size is never in memory at once."""
     theirs = _Theirs({}, 0, None)
     absent = {(c, word) for c in counters.values() if c.absent is not None for word in (*c.plus, *c.minus)}
-    for section in iter_stats(stats, _held(counters)):
+    for section in iter_stats(stats, _held(counters, machine.ticks)):
         theirs.count += 1
         theirs.first = theirs.first or section
         absent = {(counter, word) for counter, word in absent if not _has(section, word)}
         if section.index in wanted:
-            theirs.mapped[section.index] = _mapped(section, counters, gauges)
+            theirs.mapped[section.index] = _mapped(section, counters, machine)
     for counter, word in sorted(absent, key=lambda item: item[0].key):
         # What no section has is a wrong name and no zero that was left out.
         assert theirs.first is not None
@@ -374,15 +419,16 @@ def _check_sections(used: Mapping[int, str], count: int, stats: Path, file: Path
         )
 
 
-def _mapped(section: Section, counters: Mapping[str, _Counter], gauges: Mapping[str, int]) -> Section:
+def _mapped(section: Section, counters: Mapping[str, _Counter], machine: _Machine) -> Section:
     """A section in our names, its time in ps."""
-    ticks, frequency = _one(section, "sim_ticks"), _one(section, "sim_freq")
+    ticks = _term(section, machine.ticks)
+    frequency = _term(section, "@sim_freq") if machine.per_second is None else machine.per_second
     whole = all(float(value).is_integer() and value > 0 for value in (ticks, frequency))
     ps = round(ticks * _PS_PER_S / frequency) if whole else 0
     if ps < 1:
         raise StatsError(f"{section.file}: section {section.index}: {ticks} ticks at {frequency} per second: no time")
     scalars: dict[str, Number] = {"simTicks": ps, "simFreq": _PS_PER_S, "simSeconds": ps / _PS_PER_S}
-    scalars |= gauges
+    scalars |= machine.gauges
     for name, counter in counters.items():
         value: Number | None = counter.value
         if value is None:
@@ -390,6 +436,12 @@ def _mapped(section: Section, counters: Mapping[str, _Counter], gauges: Mapping[
         if not math.isfinite(value) or value < 0:
             raise StatsError(f"{counter.key}: {value} in section {section.index} of {section.file}: expected a count")
         scalars[name] = int(value) if float(value).is_integer() else value
+    busy, most = scalars.get("system.cpu.busyCycles", 0), machine.cycles_in(ps)
+    if busy > most * _MORE_CYCLES:
+        raise StatsError(
+            f"{machine.key}: {busy} busy cycles in section {section.index} of {section.file}, but its cores and clock "
+            f"have {most:g} in that time: clock_hz, cores or the counter is wrong (a core counted twice?)"
+        )
     return Section(file=section.file, index=section.index, line=section.line, scalars=scalars)
 
 
@@ -477,6 +529,8 @@ def draft_mapping(source: Source, section: Section) -> str:
         "[system]",
         "name = ?           # as it stands in tables",
         f"cores = {cores or '?'}",
+        "clock_hz = ?       # of the cores",
+        "memory = ?         # for example DDR4-3200; the energy table must be for it",
         'energy_table = "default"',
         "price_key = ?      # a key of gempim's price tables",
         "",

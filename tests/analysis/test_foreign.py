@@ -33,6 +33,8 @@ gem5 = "v25.0"
 [system]
 name = "theirs"
 cores = 2
+clock_hz = 2000000000
+memory = "DDR4-3200"
 energy_table = "default"
 price_key = "aws-c6g-16xlarge"
 [model]
@@ -190,6 +192,10 @@ def test_another_tick_than_a_picosecond(tmp_path: Path) -> None:
     file = mapping(tmp_path, HEAD + DRAM + f'"system.dram.acts" = {NOTHING}\n')
     (tmp_path / "stats.txt").write_text(format_section((n, v, "d", "Count") for n, v in stats.items()))
     assert load_run(file).rois[0].sim_ps == 1_000_000
+    # Another statistic than gem5's own.
+    time = '[time]\nticks = "system.cpu.numCycles"\nper_second = 1000\n[model]'
+    file.write_text(file.read_text().replace("[model]", time))
+    assert load_run(file).rois[0].sim_ps == 5 * 10**9
 
 
 BAD: list[tuple[str, str, str]] = [
@@ -198,6 +204,13 @@ BAD: list[tuple[str, str, str]] = [
     ('gem5 = "v25.0"', 'gem5 = "v22.1"', r"gem5: says v22\.1, but .* has statistics of v23\.1 or later"),
     ('gem5 = "v25.0"', 'gem5 = "new"', 'gem5: expected a version such as "v24.0"'),
     ('gem5 = "v25.0"', 'gem6 = "v25.0"', "unknown key 'gem6'; did you mean 'gem5'"),
+    ("clock_hz = 2000000000", "clock_hz = 900000000", "909292 busy cycles .* have 818363 in that time"),
+    ("clock_hz = 2000000000\n", "", "system: missing key 'clock_hz'"),
+    ('memory = "DDR4-3200"\n', "", "system.memory is missing: energy table default is for ddr4-3200"),
+    ("DDR4-3200", "HBM2-2000", "system.memory: HBM2-2000, but energy table default is for ddr4-3200"),
+    ("[model]", '[time]\nticks = "finalTicks"\nper_second = 1000000000\n[model]', "no statistic 'finalTicks'"),
+    ("[model]", '[time]\nticks = "@time"\nper_second = 1\n[model]', "time.ticks: no quantity '@time'"),
+    ("[model]", '[time]\nticks = "simTicks"\n[model]', "time: missing key 'per_second'"),
     ("cores = 2", "cores = 0", r"system\.cores: expected at least 1, got 0"),
     ("cores = 2", 'cores = "2"', r"system\.cores: expected int, got '2'"),
     ("cores = 2", "cores = 2\nclock = 3", r"system: unknown key 'clock'"),
@@ -328,6 +341,7 @@ def test_a_filled_draft_is_a_mapping_with_the_pim_in_it(tmp_path: Path) -> None:
         "label": '"decode"',
         "name": '"n"',
     }
+    known |= {"clock_hz": "500000000", "memory": '"DDR4-3200"'}
     lines = []
     for line in text.splitlines():
         key = line.split(" = ")[0]
