@@ -65,6 +65,8 @@ def open_source(path: str | Path) -> Source:
     Raises RunError when there is no statistics file, or what lies beside it is not JSON.
     """
     at = Path(path)
+    if at.suffix == ".toml":
+        raise RunError(f"{at}: a mapping file; name the statistics file in it, or use: gempim report {at}")
     if not at.is_dir():
         if not at.is_file():
             raise RunError(f"{at}: no such file or folder; expected a run directory or a statistics file of gem5's")

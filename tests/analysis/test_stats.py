@@ -116,6 +116,13 @@ def parse_or_documented_error(file: Path) -> list[Section] | None:
     return None
 
 
+def overwrite(file: Path, data: bytes) -> None:
+    """Without making the file anew, for which some file systems write to the disk at once: ten thousand times 4 ms."""
+    with file.open("r+b" if file.exists() else "wb") as out:
+        out.write(data)
+        out.truncate()
+
+
 def test_a_cut_off_file_never_passes_as_complete(tmp_path: Path) -> None:
     """What is left of a cut is either whole sections or the documented error."""
     rng = np.random.default_rng(7)
@@ -126,7 +133,7 @@ def test_a_cut_off_file_never_passes_as_complete(tmp_path: Path) -> None:
     file = tmp_path / "s.txt"
     for data in (plain, packed):
         for cut in rng.integers(0, len(data), 300):
-            file.write_bytes(data[:cut])
+            overwrite(file, data[:cut])
             sections = parse_or_documented_error(file)
             if sections is not None:
                 # Complete sections only: a cut at a section's end is a shorter, whole file.
@@ -162,7 +169,7 @@ def damaged(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def test_ten_thousand_damaged_files_raise_only_the_documented_error(tmp_path: Path) -> None:
-    """Text, gzip and JSON: reading, versions, traps and every quantity either work or raise StatsError."""
+    """Text, gzip and JSON: reading and, in every third, versions, traps and quantities work or raise StatsError."""
     rng = np.random.default_rng(20)
     data = Path(__file__).with_name("stats_data")
     seeds = [(data / f"{name}.txt").read_bytes() for name in ("v21-v22-two-idle-cycles", "v24.0-hbm", "v25.0-simple")]
@@ -171,10 +178,10 @@ def test_ten_thousand_damaged_files_raise_only_the_documented_error(tmp_path: Pa
     file = tmp_path / "s.txt"
     refused = 0
     for case in range(10_000):
-        file.write_bytes(damaged(rng, seeds[case % len(seeds)]))
+        overwrite(file, damaged(rng, seeds[case % len(seeds)]))
         sections = parse_or_documented_error(file)
         refused += sections is None
-        for section in sections or []:
+        for section in (sections or []) if case % 3 == 0 else []:
             present(section)
             for ask in (versions, notes, dram_energy_j, lambda s: total(s, "instructions")):
                 with contextlib.suppress(StatsError):

@@ -103,6 +103,12 @@ def test_a_damaged_roi_file_is_named(tmp_path: Path) -> None:
             run("inspect", tmp_path / "stats.txt")
 
 
+def test_a_mapping_file_is_no_statistics_file(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text("schema = 1\n")
+    with pytest.raises(DataError, match=r"m\.toml: a mapping file; .* gempim report"):
+        run("inspect", tmp_path / "m.toml")
+
+
 def test_no_such_section_names_what_there_is() -> None:
     with pytest.raises(DataError, match=r"no section 'nope': it has 2 \(0 to 1, or last\); no roi.jsonl"):
         run("inspect", DATA / "v23.0-two-cores.txt", "--section", "nope")
