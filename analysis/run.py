@@ -116,8 +116,9 @@ class Run:
             at = plain(at) if isinstance(at, Mapping) and part not in at else at
             if not isinstance(at, Mapping) or part not in at:
                 names = list(at) if isinstance(at, Mapping) else []
+                where = self.path if self.path.suffix == ".toml" else self.path / "manifest.json"
                 raise RunError(
-                    f"{self.path / 'manifest.json'}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
+                    f"{where}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
                     f"{', '.join(map(str, names)) or 'no keys'}){suggest(part, map(str, names))}"
                 )
             at = at[part]
