@@ -8,56 +8,44 @@ energy figure, and the report's boundary says so. See `gempim inspect STATS --ma
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gempim.analysis.energy import EnergyTable, load_energy_table
+from gempim.analysis.foreign_counters import (
+    Counter,
+    check_words,
+    count_of,
+    has_term,
+    held_names,
+    read_counters,
+    term_value,
+)
 from gempim.analysis.run import LABELS, PIM_DEVICES, OperatorRow, Roi, Run
-from gempim.analysis.source import Source
-from gempim.analysis.stats import Number, Section, StatsError, iter_stats, quantity, total, versions
-from gempim.analysis.stats.derived import DERIVED
-from gempim.analysis.stats.names import load_names
-from gempim.analysis.stats.read import Keep
+from gempim.analysis.stats import Number, Section, StatsError, iter_stats, versions
 from gempim.quantity import DataError, check_keys, load_toml, suggest
 
 MAPPING_SCHEMA = 1
 """Schema version of mapping files that this code reads."""
 
 _TOP = ("schema", "stats", "system", "model", "workload", "roi")
+MODEL_KEYS = {"name": str, "quant": str, "arch": str, "params": int, "bytes": int, "n_layers": int}
+"""Keys of a mapping's model and their types."""
+
+WORKLOAD_KEYS = {"batch": int, "prompt": int, "context": int, "tokens": int, "threads": int}
+"""Keys of a mapping's workload and their types."""
+
 _SYSTEM = {"name": str, "cores": int, "clock_hz": int, "energy_table": str, "price_key": str}
-_MODEL = {"name": str, "quant": str, "arch": str, "params": int, "bytes": int, "n_layers": int}
-_WORKLOAD = {"batch": int, "prompt": int, "context": int, "tokens": int, "threads": int}
 _PART = ("operator", "device", "flops")
 _ROI = {"label": str, "tokens": int, "context": int}
 _DEVICES = ("cpu", "gpu", "xpu", *PIM_DEVICES)
-_TERM = ("sum", "minus", "times", "value", "absent", "why")
-# Counters of the embedded engine's that not every energy table has a row for.
-_ALWAYS = ("system.cpu.threads", "system.dram.read_bytes", "system.dram.write_bytes")
 _PS_PER_S = 10**12
 # A section may begin and end inside a cycle.
 _MORE_CYCLES = 1.01
-
-
-@dataclass(frozen=True)
-class _Counter:
-    """One counter of ours: (sum of `plus` - sum of `minus`) x `times`, or `value` in every section.
-
-    `key` is its place in the file. `absent` stands for a statistic that only some sections have: gem5 leaves zeros of
-    many statistics out.
-    """
-
-    key: str
-    plus: tuple[str, ...] = ()
-    minus: tuple[str, ...] = ()
-    times: float = 1.0
-    value: float | None = None
-    absent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +85,8 @@ def load_foreign(path: str | Path) -> Run:
     if data["schema"] != MAPPING_SCHEMA:
         raise DataError(f"{file}: schema: expected {MAPPING_SCHEMA}, got {data['schema']!r}")
     system = _fields(data["system"], _SYSTEM, file, "system", optional=("title", "memory"))
-    model = _fields(data["model"], _MODEL, file, "model")
-    workload = _fields(data["workload"], _WORKLOAD, file, "workload", least=0)
+    model = _fields(data["model"], MODEL_KEYS, file, "model")
+    workload = _fields(data["workload"], WORKLOAD_KEYS, file, "workload", least=0)
     if not workload["batch"]:
         raise DataError(f"{file}: workload.batch: expected at least 1, got 0")
     stats = _beside(file, data["stats"], "stats")
@@ -106,7 +94,7 @@ def load_foreign(path: str | Path) -> Run:
         table = load_energy_table(_table_of(file, system["energy_table"]))
     except DataError as error:
         raise DataError(f"{file}: system.energy_table: {error}") from error
-    counters = _counters(data.get("counters", {}), table, file)
+    counters = read_counters(data.get("counters", {}), table, file)
     used = _skipped(data.get("skip", []), file)
     regions = _regions(data["roi"], used, file)
     _check_memory(system, counters, table, file)
@@ -163,12 +151,12 @@ def _machine(raw: Any, system: Mapping[str, Any], threads: int, file: Path) -> _
     ticks, per_second = "@sim_ticks", None
     if raw is not None:
         time = _fields(raw, {"ticks": str, "per_second": int}, file, "time")
-        (ticks,), per_second = _words([time["ticks"]], file, "time.ticks"), time["per_second"]
+        (ticks,), per_second = check_words([time["ticks"]], file, "time.ticks"), time["per_second"]
     gauges = {"system.cpu.cores": system["cores"], "system.cpu.threads": threads}
     return _Machine(f"{file}: system", gauges, system["clock_hz"], ticks, per_second)
 
 
-def _check_memory(system: Mapping[str, Any], counters: Mapping[str, _Counter], table: EnergyTable, file: Path) -> None:
+def _check_memory(system: Mapping[str, Any], counters: Mapping[str, Counter], table: EnergyTable, file: Path) -> None:
     """An energy table of one memory must not be applied to another one, nor to one that nobody named."""
     if table.memory is None or not any(name.startswith("system.dram.") for name in counters):
         return
@@ -220,92 +208,6 @@ def _beside(file: Path, name: Any, key: str) -> Path:
 def _table_of(file: Path, name: str) -> str | Path:
     """An energy table: a shipped one by name, or a file beside the mapping."""
     return file.parent / name if name.endswith(".toml") else name
-
-
-def _counters(raw: Any, table: EnergyTable, file: Path) -> dict[str, _Counter]:
-    if not isinstance(raw, dict):
-        raise DataError(f"{file}: counters: expected a table, got {raw!r}")
-    known = {row.stat for row in table.rows} | {name for row in table.rows for name in row.times} | set(_ALWAYS)
-    known |= {row.requires for row in table.rows if row.requires} | {f"system.{d}.commands" for d in PIM_DEVICES}
-    known -= {"simSeconds", "simTicks"}
-    found = {}
-    for name, item in raw.items():
-        key = f'counters."{name}"'
-        if name not in known and not any(fnmatch.fnmatchcase(name, c.pattern) for c in table.covered):
-            raise DataError(
-                f"{file}: {key}: energy table {table.name} has no such counter{suggest(name, known)} (it has: "
-                f"{', '.join(sorted(known))})"
-            )
-        if isinstance(item, str):
-            item = {"sum": [item]}
-        if not isinstance(item, dict):
-            raise DataError(f"{file}: {key}: expected a statistic's name or a table with {', '.join(_TERM)}")
-        found[name] = _counter(item, file, key)
-    _check_complete(found, table, file)
-    return found
-
-
-def _counter(item: dict[str, Any], file: Path, key: str) -> _Counter:
-    check_keys(item, file=file, key=key, required=("value", "why") if "value" in item else ("sum",), optional=_TERM)
-    numbers = {}
-    for part, least in (("times", math.nextafter(0, 1)), ("value", 0), ("absent", 0)):
-        number = numbers[part] = item.get(part, 1)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number < math.inf:
-            raise DataError(
-                f"{file}: {key}.{part}: expected a number {'from' if least == 0 else 'above'} 0, got {number!r}"
-            )
-        if part in item and (not isinstance(item.get("why"), str) or not item["why"].strip()):
-            raise DataError(f"{file}: {key}: {part} needs why: the reason for the number {number}")
-    if "value" in item:
-        if len(item) > 2:
-            raise DataError(f"{file}: {key}: value stands alone, with why")
-        return _Counter(f"{file}: {key}", value=float(numbers["value"]))
-    terms = {part: _words(item.get(part, []), file, f"{key}.{part}") for part in ("sum", "minus")}
-    if not terms["sum"]:
-        raise DataError(f"{file}: {key}.sum: expected at least one statistic")
-    absent = float(numbers["absent"]) if "absent" in item else None
-    return _Counter(f"{file}: {key}", terms["sum"], terms["minus"], float(numbers["times"]), absent=absent)
-
-
-def _words(words: Any, file: Path, key: str) -> tuple[str, ...]:
-    if not isinstance(words, list) or not all(isinstance(w, str) and w for w in words):
-        raise DataError(f"{file}: {key}: expected a list of statistics' names, got {words!r}")
-    known = [*load_names().quantities, *DERIVED]
-    for word in words:
-        if word.startswith("@") and word[1:] not in known:
-            raise DataError(
-                f"{file}: {key}: no quantity {word!r}{suggest(word[1:], known)} (there are: "
-                f"{', '.join('@' + w for w in known)})"
-            )
-    return tuple(words)
-
-
-def _check_complete(counters: Mapping[str, _Counter], table: EnergyTable, file: Path) -> None:
-    """A device of which something is counted must be counted whole: what is forgotten must not read as no energy."""
-    given = set(counters) | {"simSeconds", "simTicks", "system.cpu.cores", "system.cpu.threads"}
-    for row in table.rows:
-        if row.requires is not None:
-            applies = row.requires in given
-        else:
-            device = ".".join(row.stat.split(".")[:2]) + "."
-            applies = not row.optional and any(name.startswith(device) for name in counters)
-        missing = [name for name in (row.stat, *row.times) if name not in given]
-        if applies and missing:
-            raise DataError(
-                f'{file}: counters: "{missing[0]}" is missing, which energy table {table.name} needs for '
-                f'{row.component} (per {row.per}); if nothing was counted: {{ value = 0, why = "..." }}'
-            )
-
-
-def _held(counters: Mapping[str, _Counter], *others: str) -> Keep | None:
-    """Names that have to be held of the statistics file; None (all) as soon as a quantity of the name map is asked for,
-    since a quantity is told by what stands beside it.
-    """
-    words = [word for counter in counters.values() for word in (*counter.plus, *counter.minus)]
-    if not words or any(word.startswith("@") for word in words):
-        return None
-    needed = ("simTicks", "simFreq", "sim_ticks", "sim_freq", *others)
-    return lambda name: name in needed or any(name == w or fnmatch.fnmatchcase(name, w) for w in words)
 
 
 def _check_version(section: Section, gem5: Any, file: Path) -> None:
@@ -388,21 +290,21 @@ def _parts(raw: Any, used: dict[int, str], file: Path, where: str) -> list[_Part
     return found
 
 
-def _read(stats: Path, counters: Mapping[str, _Counter], wanted: set[int], machine: _Machine) -> _Theirs:
+def _read(stats: Path, counters: Mapping[str, Counter], wanted: set[int], machine: _Machine) -> _Theirs:
     """The wanted sections in our names, one at a time: a file of any size is never in memory at once."""
     theirs = _Theirs({}, 0, None)
     absent = {(c, word) for c in counters.values() if c.absent is not None for word in (*c.plus, *c.minus)}
-    for section in iter_stats(stats, _held(counters, machine.ticks)):
+    for section in iter_stats(stats, held_names(counters, machine.ticks)):
         theirs.count += 1
         theirs.first = theirs.first or section
-        absent = {(counter, word) for counter, word in absent if not _has(section, word)}
+        absent = {(counter, word) for counter, word in absent if not has_term(section, word)}
         if section.index in wanted:
             theirs.mapped[section.index] = _mapped(section, counters, machine)
     for counter, word in sorted(absent, key=lambda item: item[0].key):
         # What no section has is a wrong name and no zero that was left out.
         assert theirs.first is not None
         try:
-            _term(theirs.first, word)
+            term_value(theirs.first, word)
         except StatsError as error:
             raise StatsError(f"{counter.key}: in no section: {error}") from error
     return theirs
@@ -419,10 +321,10 @@ def _check_sections(used: Mapping[int, str], count: int, stats: Path, file: Path
         )
 
 
-def _mapped(section: Section, counters: Mapping[str, _Counter], machine: _Machine) -> Section:
+def _mapped(section: Section, counters: Mapping[str, Counter], machine: _Machine) -> Section:
     """A section in our names, its time in ps."""
-    ticks = _term(section, machine.ticks)
-    frequency = _term(section, "@sim_freq") if machine.per_second is None else machine.per_second
+    ticks = term_value(section, machine.ticks)
+    frequency = term_value(section, "@sim_freq") if machine.per_second is None else machine.per_second
     whole = all(float(value).is_integer() and value > 0 for value in (ticks, frequency))
     ps = round(ticks * _PS_PER_S / frequency) if whole else 0
     if ps < 1:
@@ -430,12 +332,7 @@ def _mapped(section: Section, counters: Mapping[str, _Counter], machine: _Machin
     scalars: dict[str, Number] = {"simTicks": ps, "simFreq": _PS_PER_S, "simSeconds": ps / _PS_PER_S}
     scalars |= machine.gauges
     for name, counter in counters.items():
-        value: Number | None = counter.value
-        if value is None:
-            value = (_sum(section, counter.plus, counter) - _sum(section, counter.minus, counter)) * counter.times
-        if not math.isfinite(value) or value < 0:
-            raise StatsError(f"{counter.key}: {value} in section {section.index} of {section.file}: expected a count")
-        scalars[name] = int(value) if float(value).is_integer() else value
+        scalars[name] = count_of(section, counter)
     busy, most = scalars.get("system.cpu.busyCycles", 0), machine.cycles_in(ps)
     if busy > most * _MORE_CYCLES:
         raise StatsError(
@@ -443,35 +340,6 @@ def _mapped(section: Section, counters: Mapping[str, _Counter], machine: _Machin
             f"have {most:g} in that time: clock_hz, cores or the counter is wrong (a core counted twice?)"
         )
     return Section(file=section.file, index=section.index, line=section.line, scalars=scalars)
-
-
-def _one(section: Section, key: str) -> Number:
-    return DERIVED[key].value(section) if key in DERIVED else total(section, key)
-
-
-def _sum(section: Section, words: Iterable[str], counter: _Counter) -> Number:
-    found: Number = 0
-    for word in words:
-        try:
-            found += _term(section, word)
-        except StatsError as error:
-            if counter.absent is None:
-                raise StatsError(f"{counter.key}: {error}") from error
-            found += counter.absent
-    return found
-
-
-def _term(section: Section, word: str) -> Number:
-    if word.startswith("@"):
-        return _one(section, word[1:])
-    if "*" not in word:
-        return section.get(word)
-    names = fnmatch.filter(section.scalars, word)
-    if not names:
-        raise StatsError(
-            f"{section.file}: section {section.index}: nothing matches {word!r}{section.nearest(word.replace('*', ''))}"
-        )
-    return sum(section.scalars[name] for name in names)
 
 
 def _operator(part: _Part, section: Section) -> OperatorRow:
@@ -512,84 +380,3 @@ def _added(parts: list[Section], index: int) -> Section:
         for name, value in part.scalars.items():
             scalars[name] = value if name in _GAUGES else scalars[name] + value
     return Section(file=parts[0].file, index=index, line=parts[0].line, scalars=scalars)
-
-
-def draft_mapping(source: Source, section: Section) -> str:
-    """The beginning of a mapping file: what the statistics file has is filled in, what only its owner knows is `?`.
-
-    A `?` is no TOML, so that a draft cannot be taken for a mapping.
-    """
-    table = load_energy_table("default")
-    cores = len(quantity(section, "instructions")) if _has(section, "@instructions") else 0
-    lines = [
-        "# Replace every ? and look at every counter; `gempim report THIS.toml` says what is still missing.",
-        "schema = 1",
-        f'stats = "{source.stats.name}"',
-        "",
-        "[system]",
-        "name = ?           # as it stands in tables",
-        f"cores = {cores or '?'}",
-        "clock_hz = ?       # of the cores",
-        "memory = ?         # for example DDR4-3200; the energy table must be for it",
-        'energy_table = "default"',
-        "price_key = ?      # a key of gempim's price tables",
-        "",
-        "[model]",
-        *(f"{name} = ?" for name in _MODEL),
-        "",
-        "[workload]",
-        *(f"{name} = ?" for name in _WORKLOAD),
-        "",
-        "[[roi]]            # one for every section, or [[skip]] with section and why",
-        f"section = {section.index}",
-        "label = ?          # prefill or decode",
-        "tokens = ?         # made in this section, over the whole batch",
-        "context = ?        # in the KV cache when it began",
-        "",
-        "[counters]         # ours = a statistic, a pattern with *, a @quantity, or {sum = [...], minus = [...]}",
-    ]
-    return "\n".join([*lines, *_draft_counters(section, table)]) + "\n"
-
-
-# Our counters, and what gives them; `gem5_configs` machines and the engine gem5-se use the same derivations.
-_DRAFT = {
-    "system.cpu.busyCycles": "@cycles",
-    "system.cpu.instructions::load": "@load_ops",
-    "system.cpu.instructions::store": "@store_ops",
-    "system.cpu.instructions::vector": "@vector_ops",
-    "system.cpu.instructions::scalar": "@scalar_ops",
-    "system.dram.acts": "@dram_activations",
-    "system.dram.reads": "@dram_read_bursts",
-    "system.dram.writes": "@dram_write_bursts",
-    "system.dram.act_standby_ps": "@dram_open_ps",
-    "system.dram.pre_standby_ps": "@dram_closed_ps",
-    "system.dram.read_bytes": "@dram_read_bytes",
-    "system.dram.write_bytes": "@dram_write_bytes",
-}
-
-
-def _draft_counters(section: Section, table: EnergyTable) -> list[str]:
-    """A line for every counter of the energy table that this file may have, the ones that it lacks as comments."""
-    lines = []
-    for name in dict.fromkeys([*_ALWAYS[1:], *(row.stat for row in table.rows), *_pim_commands(section)]):
-        device, _, counter = name.removeprefix("system.").partition(".")
-        if name in _DRAFT and _has(section, _DRAFT[name]):
-            lines.append(f'"{name}" = "{_DRAFT[name]}"')
-        elif device in PIM_DEVICES:
-            found = [stat for stat in section.scalars if stat.endswith(f".{device}.{counter}")]
-            lines += [f'"{name}" = "{stat}"' for stat in found]
-        elif name.startswith(("system.cpu.", "system.dram.", "system.l", "system.llc.")):
-            lines.append(f'# "{name}" = ?')
-    return lines
-
-
-def _pim_commands(section: Section) -> list[str]:
-    return [f"system.{d}.commands" for d in PIM_DEVICES if any(n.endswith(f".{d}.commands") for n in section.scalars)]
-
-
-def _has(section: Section, word: str) -> bool:
-    try:
-        _term(section, word)
-    except StatsError:
-        return False
-    return True

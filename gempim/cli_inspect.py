@@ -44,7 +44,7 @@ def inspect(
 
     found = inspect_stats(stats, section)
     if mapping:
-        from gempim.analysis.foreign import draft_mapping
+        from gempim.analysis.foreign_draft import draft_mapping
 
         sys.stdout.write(draft_mapping(found.source, found.chosen))
         return

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gempim.analysis import compare, evaluate, load_energy_table, load_prices, load_run, write_report
-from gempim.analysis.foreign import draft_mapping
+from gempim.analysis.foreign_draft import draft_mapping
 from gempim.analysis.run import RunError
 from gempim.analysis.source import open_source
 from gempim.analysis.stats import StatsError, parse_stats
