@@ -26,7 +26,8 @@ LABELS = ("prefill", "decode")
 PIM_DEVICES = ("sram_pim", "logic_pim", "bank_pim")
 """Devices whose work must show in a command count; their statistics are under ``system.<device>.``."""
 
-_STATS_NAMES = ("stats.txt", "stats.txt.gz")
+STATS_NAMES = ("stats.txt", "stats.txt.gz")
+"""Names that the statistics file of a run directory may have."""
 
 
 class RunError(DataError):
@@ -115,8 +116,9 @@ class Run:
             at = plain(at) if isinstance(at, Mapping) and part not in at else at
             if not isinstance(at, Mapping) or part not in at:
                 names = list(at) if isinstance(at, Mapping) else []
+                where = self.path if self.path.suffix == ".toml" else self.path / "manifest.json"
                 raise RunError(
-                    f"{self.path / 'manifest.json'}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
+                    f"{where}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
                     f"{', '.join(map(str, names)) or 'no keys'}){suggest(part, map(str, names))}"
                 )
             at = at[part]
@@ -157,7 +159,7 @@ def plain(value: Any) -> Any:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read and check a run directory.
+    """Read and check a run directory; or a mapping file (``.toml``) of somebody else's gem5 run, see `foreign`.
 
     Raises RunError (or StatsError for the statistics file) that names the file: a file is missing; the manifest's
     status is not "complete"; a schema is not `SCHEMA`; a key is missing or of the wrong type; the number of sections
@@ -165,6 +167,10 @@ def load_run(path: str | Path) -> Run:
     region's.
     """
     folder = Path(path)
+    if folder.suffix == ".toml":
+        from gempim.analysis.foreign import load_foreign
+
+        return load_foreign(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: not a run directory (no such folder)")
     manifest = _manifest(folder / "manifest.json")
@@ -183,10 +189,10 @@ def load_run(path: str | Path) -> Run:
 
 
 def _stats_file(folder: Path) -> Path:
-    for name in _STATS_NAMES:
+    for name in STATS_NAMES:
         if (folder / name).is_file():
             return folder / name
-    raise RunError(f"{folder}: incomplete run: no {' or '.join(_STATS_NAMES)}")
+    raise RunError(f"{folder}: incomplete run: no {' or '.join(STATS_NAMES)}")
 
 
 def _check_times(folder: Path, roi: Roi, section: Section) -> None:
@@ -256,6 +262,8 @@ def _manifest(file: Path) -> dict[str, Any]:
     for key in ("engine", "energy_table", "price_key"):
         _field(experiment, key, str, f"{where}: experiment")
     _field(_field(experiment, "system", dict, f"{where}: experiment"), "name", str, f"{where}: experiment.system")
+    if "model" not in experiment and str(manifest["kind"]).startswith("gem5"):
+        raise _not_a_model(file, experiment)
     model = _field(experiment, "model", dict, f"{where}: experiment")
     for key in ("name", "quant", "arch"):
         _field(model, key, str, f"{where}: experiment.model")
@@ -266,6 +274,18 @@ def _manifest(file: Path) -> dict[str, Any]:
     for key in ("prompt", "context", "tokens", "threads"):
         _count(workload, key, f"{where}: experiment.workload")
     return manifest
+
+
+def _not_a_model(file: Path, experiment: Mapping[str, Any]) -> RunError:
+    """A guest program's run has counters and times, but nothing to divide them by."""
+    guest = experiment.get("gem5")
+    name = guest.get("binary") or guest.get("script") if isinstance(guest, dict) else None
+    return RunError(
+        f"{file.parent}: a run of the guest program {name or 'in gem5'}, which has no model and no tokens, so no "
+        f"tokens/s and no J/token. Its counters: gempim inspect {file.parent}; against another run: gempim diff "
+        f"{file.parent} RUN. If its regions are a model's, say how many tokens each made in a mapping file and report "
+        f"that: gempim inspect {file.parent} --mapping"
+    )
 
 
 def _rois(file: Path) -> list[Roi]:

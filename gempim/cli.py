@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gempim.cli_build import guest_app, micro_app, plugin_app
+from gempim.cli_inspect import diff, inspect
 from gempim.cli_linux import linux_app
 from gempim.cli_model import model_app
 from gempim.cli_options import (
@@ -45,6 +46,8 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(serve)
+app.command()(inspect)
+app.command()(diff)
 for _name, _sub in (
     ("plugin", plugin_app),
     ("model", model_app),

@@ -73,6 +73,8 @@ def roofline(selection: Selection) -> Plot:
     first.set_xscale("log")
     first.set_yscale("log")
     first.set_xlim(low, high)
+    if not roofs and not any(p.flops for p in points):
+        first.set_ylim(0.1, 100.0)  # nothing is drawn; a logarithmic axis needs its range all the same
     for which in (first.xaxis, first.yaxis):
         which.set_major_locator(LogLocator(numticks=6))
         which.set_minor_locator(NullLocator())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from gempim.analysis.energy import energy_table_dir, load_energy_table, measure_energy
 from gempim.analysis.formula import evaluate_formula
 from gempim.analysis.run import load_run
 from gempim.analysis.stats import Section
+from gempim.cli import app
 from gempim.quantity import DataError
 
 from .conftest import make_run
@@ -244,3 +249,75 @@ def test_formulas_cannot_run_code(text: str) -> None:
 def test_formulas_compute(a: float, b: float, c: float) -> None:
     got = evaluate_formula("(a + b) * 2 ** 3 / c - -a + min(a, b)", {"a": a, "b": b, "c": c}, "here")
     assert got == pytest.approx((a + b) * 8 / c + a + min(a, b))
+
+
+SHIPPED = sorted(p.stem for p in energy_table_dir().glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_energy_is_conserved_in_every_table(name: str) -> None:
+    """For random counts, the total is the sum over counts of count x (energy of that count alone): none is used twice,
+    lost, or changed by another.
+    """
+    table = load_energy_table(name)
+    times = {gauge for row in table.rows for gauge in row.times}
+    needed = {row.requires for row in table.rows if row.requires}
+    stats = sorted({row.stat for row in table.rows} - times)
+    fixed = dict.fromkeys(times, 3) | {stat: 0 for stat in needed - times - set(stats)}
+
+    def joules(counts: dict[str, float]) -> float:
+        return measure_energy([Section(Path("s"), 0, 1, {**dict.fromkeys(stats, 0), **fixed, **counts})], table).total_j
+
+    rng = np.random.default_rng(len(name))
+    nothing = joules({})
+    alone = {stat: joules({stat: 10**9}) - nothing for stat in stats}
+    for _ in range(5):
+        counts = {stat: int(rng.integers(0, 10**12)) for stat in stats}
+        expected = nothing + math.fsum(alone[stat] * counts[stat] / 10**9 for stat in stats)
+        assert joules(counts) == pytest.approx(expected, rel=1e-9)
+    unknown = {row.stat for row in table.rows if row.joules_per_count is None}
+    assert {stat for stat in stats if not alone[stat]} <= unknown
+
+
+def test_every_part_of_the_machine_has_rows() -> None:
+    """Cores by instruction class and idle, caches, DRAM, SRAM-PIM, Logic-PIM, links: no part is free of charge."""
+    rows = {row.name for name in SHIPPED for row in load_energy_table(name).rows}
+    components = {name.split(" ")[0].split(".")[0] for name in rows}
+    assert {"cpu", "cache", "noc", "dram", "sram_pim", "logic_pim", "link", "xpu", "uncore"} <= components
+    for kind in ("vector", "scalar", "load", "store", "branch"):
+        assert f"cpu.instructions (system.cpu.instructions::{kind})" in rows
+    assert "cpu.idle (system.cpu.idlePs)" in rows
+    assert {f"cache.{c} (system.{c}.bytes)" for c in ("l1d", "l2", "llc")} <= rows
+
+
+@pytest.mark.parametrize("key", ["unit", "scope", "source", "kind", "component", "stat", "per", "node"])
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_row_without_its_provenance_is_refused(tmp_path: Path, key: str, how: str) -> None:
+    text = ROW.format(value="value = 3.0", unit="pJ")
+    load_energy_table(write_table(tmp_path, text))
+    found = re.search(rf'{key} = "[^"]*"(,? ?)', text)
+    assert found is not None
+    broken = text.replace(found[0], "" if how == "missing" else f'{key} = ""{found[1]}')
+    with pytest.raises(DataError, match=rf"{key}|unit ''"):
+        load_energy_table(write_table(tmp_path, broken.replace(", }", " }")))
+
+
+def test_another_table_by_option_and_its_name_and_hash_in_the_report(tmp_path: Path) -> None:
+    """`--energy FILE`: J/token is that file's only row times the count, and the report says which file it was."""
+    run = make_run(tmp_path / "run", prompt=0, steps=3)
+    file = write_table(
+        tmp_path,
+        '[[row]]\ncomponent = "dram.activate"\nstat = "system.dram.acts"\nper = "command"\nnode = "n"\n'
+        'energy = { value = 7, unit = "nJ", scope = "event", source = "test", kind = "choice" }\n',
+    )
+    done = CliRunner().invoke(app, ["report", str(run), "--energy", str(file), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    acts = sum(float(line.split()[1]) for line in (run / "stats.txt").read_text().splitlines()
+               if line.startswith("system.dram.acts "))  # fmt: skip
+    (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["table"]["rows"]
+    assert row["j_per_token"] == pytest.approx(acts * 7e-9 / 3, rel=1e-12)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert row["energy_table"] == f"{file.stem} (sha256 {digest[:12]})"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert digest in page
+    assert f"energy: {file.stem}" in page
