@@ -261,11 +261,6 @@ def check_pim_memory(options: argparse.Namespace, sections: Dict[str, Dict[str, 
         raise SpecError(f"system {name}: --fs: its PIM works in syscall emulation only, since Linux has no driver for it")
     if options.no_plugin:
         raise SpecError(f"system {name}: --no-plugin: its memory is in the plug-in")
-    if options.fast_forward or options.cpu == "atomic_noncaching":
-        raise SpecError(
-            f"system {name}: {'--fast-forward' if options.fast_forward else '--cpu atomic_noncaching'}: the non-caching"
-            " CPU cannot reach the registers of its PIM; --cpu atomic is the fastest that can"
-        )
     if options.xpu_spaces is not None and options.xpu_bytes is None:
         raise SpecError("--xpu-spaces: needs --xpu-bytes")
     if not options.mem_given:

@@ -6,6 +6,7 @@
 
 #include "base/trace.hh"
 #include "gem5/debug_flags.hh"
+#include "gem5/user_cache_ops.hh"
 #include "mem/packet.hh"
 #include "mem/packet_access.hh"
 #include "sim/core.hh"
@@ -92,6 +93,7 @@ void PimDram::startup() {
     AbstractMemory::startup();
     // What comes before is no part of any region; after a restore the banks are as if nothing had come before.
     model_.reset_counters(curTick());
+    let_programs_flush(*system());
 }
 
 Port &PimDram::getPort(const std::string &port, PortID index) {

@@ -145,6 +145,8 @@ static inline void gempim_pimq_write(uint32_t offset, uint64_t value) {
     /* The program's stores and flushes are over when the device hears of them. */
     __asm__ volatile("dsb sy" : : : "memory");
     *(volatile uint64_t *)(uintptr_t)(GEMPIM_PIMQ_REGISTERS_AT + offset) = value;
+    /* It has arrived before a register is read. */
+    __asm__ volatile("dsb sy" : : : "memory");
 }
 
 static inline void *gempim_pimq_pointer(uint64_t device_address) {
