@@ -109,8 +109,42 @@ Port &PimDram::getPort(const std::string &port, PortID index) {
 // Ports -----------------------------------------------------------------------------------------------
 
 PimDram::MemoryPort::MemoryPort(const std::string &name, PimDram &owner, PortID id)
-    : QueuedResponsePort(name, queue_, id), owner_(owner), queue_(owner, *this) {
-    queue_.disableSanityCheck(); // as many as the channels have columns on their way
+    : ResponsePort(name, id), owner_(owner), send_event_([this] { send(); }, name + ".send") {}
+
+void PimDram::MemoryPort::answer(PacketPtr packet, Tick when) {
+    answers_.emplace(when, packet);
+    if (refused_ != nullptr) {
+        return;
+    }
+    if (!send_event_.scheduled()) {
+        owner_.schedule(send_event_, when);
+    } else if (when < send_event_.when()) {
+        owner_.reschedule(send_event_, when);
+    }
+}
+
+void PimDram::MemoryPort::send() {
+    while (refused_ == nullptr && !answers_.empty() && answers_.begin()->first <= curTick()) {
+        PacketPtr packet = answers_.begin()->second;
+        answers_.erase(answers_.begin());
+        if (!sendTimingResp(packet)) {
+            refused_ = packet;
+        }
+    }
+    if (refused_ == nullptr && !answers_.empty() && !send_event_.scheduled()) {
+        owner_.schedule(send_event_, answers_.begin()->first);
+    }
+    owner_.tell_drained();
+}
+
+void PimDram::MemoryPort::recvRespRetry() {
+    PacketPtr packet = refused_;
+    refused_ = nullptr;
+    if (!sendTimingResp(packet)) {
+        refused_ = packet;
+        return;
+    }
+    send();
 }
 
 Tick PimDram::MemoryPort::recvAtomicBackdoor(PacketPtr packet, MemBackdoorPtr &backdoor) {
@@ -122,7 +156,12 @@ Tick PimDram::MemoryPort::recvAtomicBackdoor(PacketPtr packet, MemBackdoorPtr &b
 void PimDram::MemoryPort::recvFunctional(PacketPtr packet) {
     packet->pushLabel(owner_.name());
     owner_.functionalAccess(packet);
-    trySatisfyFunctional(packet);
+    for (const auto &[when, answer] : answers_) {
+        packet->trySatisfyFunctional(answer); // a write reaches what is on its way to a reader, too
+    }
+    if (refused_ != nullptr) {
+        packet->trySatisfyFunctional(refused_);
+    }
     packet->popLabel();
 }
 
@@ -168,7 +207,7 @@ bool PimDram::take(PacketPtr packet, MemoryPort &port) {
         request->port = &port;
     } else if (answer) {
         // A write is over for its sender once it is in the queue.
-        port.schedTimingResp(packet, curTick() + delay + model_.clock_ps());
+        port.answer(packet, curTick() + delay + model_.clock_ps());
     } else {
         to_delete_.reset(packet);
     }
@@ -189,7 +228,7 @@ void PimDram::served(uint64_t tag, gempim::Ps beat) {
     InFlight &request = *found->second;
     request.done = std::max<Tick>(request.done, beat);
     if (--request.bursts == 0 && request.packet != nullptr) {
-        request.port->schedTimingResp(request.packet, request.done + request.delay);
+        request.port->answer(request.packet, request.done + request.delay);
     }
     in_flight_.erase(found);
 }
@@ -350,11 +389,16 @@ void PimDram::run() {
 // Drain and checkpoint --------------------------------------------------------------------------------
 
 DrainState PimDram::drain() {
-    return queue_.empty() && model_.idle() ? DrainState::Drained : DrainState::Draining;
+    return at_rest() ? DrainState::Drained : DrainState::Draining;
+}
+
+bool PimDram::at_rest() const {
+    return queue_.empty() && model_.idle() &&
+           std::all_of(ports_.begin(), ports_.end(), [](const auto &port) { return port->idle(); });
 }
 
 void PimDram::tell_drained() {
-    if (drainState() == DrainState::Draining && queue_.empty() && model_.idle()) {
+    if (drainState() == DrainState::Draining && at_rest()) {
         signalDrainDone();
     }
 }

@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -17,7 +18,7 @@
 #include "base/statistics.hh"
 #include "isa/pimq.h"
 #include "mem/abstract_mem.hh"
-#include "mem/qport.hh"
+#include "mem/port.hh"
 #include "mem/tport.hh"
 #include "models/logic_pim/pim_memory.hh"
 #include "params/PimDram.hh"
@@ -43,9 +44,15 @@ class PimDram : public memory::AbstractMemory, private gempim::logic_pim::PimMem
     void unserialize(CheckpointIn &cp) override;
 
   private:
-    class MemoryPort : public QueuedResponsePort {
+    /**
+     * Answers go out at the tick of their last data beat, however many there are: gem5's own queue would send one a
+     * tick. Those to one address keep their order, since a bank serves them in order.
+     */
+    class MemoryPort : public ResponsePort {
       public:
         MemoryPort(const std::string &name, PimDram &owner, PortID id);
+        void answer(PacketPtr packet, Tick when);
+        bool idle() const { return answers_.empty() && refused_ == nullptr; }
         bool waits = false; ///< a request was refused, and its retry is still to come
 
       protected:
@@ -56,11 +63,16 @@ class PimDram : public memory::AbstractMemory, private gempim::logic_pim::PimMem
             owner_.getBackdoor(backdoor);
         }
         bool recvTimingReq(PacketPtr packet) override { return owner_.take(packet, *this); }
+        void recvRespRetry() override;
         AddrRangeList getAddrRanges() const override { return {owner_.getAddrRange()}; }
 
       private:
+        void send();
+
         PimDram &owner_;
-        RespPacketQueue queue_;
+        std::multimap<Tick, PacketPtr> answers_;
+        PacketPtr refused_ = nullptr;
+        EventFunctionWrapper send_event_;
     };
 
     class RegisterPort : public SimpleTimingPort {
@@ -135,6 +147,7 @@ class PimDram : public memory::AbstractMemory, private gempim::logic_pim::PimMem
 
     void run();
     void schedule_run(Tick when);
+    bool at_rest() const;
     void tell_drained();
 
     gempim::logic_pim::PimMemory model_;
