@@ -18,7 +18,7 @@ from gempim.calibrate.toolchain import LANGUAGE_FLAGS, TARGET_FLAGS, ToolError, 
 from gempim.pins import LLAMA_CPP_PYTHON
 from gempim.quantity import DataError
 
-PROGRAMS = ("gemv", "lutmm_ops", "fuzz", "stream", "chase", "illegal", "pim_gemv")
+PROGRAMS = ("gemv", "lutmm_ops", "fuzz", "stream", "chase", "illegal", "pim_gemv", "pim_fuzz")
 """Every micro program; README.md in workloads/micro says what each does."""
 
 MICRO = Path(__file__).resolve().parent / "micro"

@@ -1,0 +1,198 @@
+"""Memory with Logic-PIM in gem5 against the embedded engine, and its contract from the guest's side.
+
+The guest program `pim_gemv` waits until the memory is at rest, rings a doorbell and asks for the status without touching
+memory, region after region. The embedded engine is asked for the same operator from the same clock of a refresh
+interval: times must be equal to the picosecond, counters to the event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gem5_device import Gem5, Run
+
+from gempim import _engine as engine
+from gempim.analysis.stats import Section
+from gempim.systems import load_system
+
+pytestmark = pytest.mark.gem5
+
+MEMORY = "board.memory.dram."
+XPU = "board.memory.xpu."
+COUNTERS = [info["name"] for info in engine.logic_pim_counter_info()]
+SYSTEM = load_system("duplex")
+PIM, DRAM = SYSTEM.values("logic_pim"), SYSTEM.values("dram")
+STACKS = SYSTEM.values("memory")["channels"] * DRAM["subchannels"] // PIM["pseudo_channels"]
+INTERVAL = DRAM["tREFI_ps"] // DRAM["tCK_ps"]
+"""Clocks from one refresh of a rank to the next."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What the guest asks for, and what the xPU reads beside it."""
+
+    n: int
+    k: int
+    tokens: int
+    spaces: tuple[int, ...]
+    split: str = "n"
+    xpu_bytes: int = 0
+    xpu_spaces: tuple[int, ...] = ()
+
+    def guest(self) -> list[object]:
+        """Options of pim_gemv."""
+        return [
+            "--n", self.n, "--k", self.k, "--tokens", self.tokens, "--split", self.split,
+            "--first-space", self.spaces[0], "--spaces", len(self.spaces),
+        ]  # fmt: skip
+
+    def options(self) -> tuple[str, ...]:
+        """Options of run.py."""
+        if not self.xpu_bytes:
+            return ()
+        return (f"--xpu-bytes={self.xpu_bytes}", f"--xpu-spaces={','.join(map(str, self.xpu_spaces))}")
+
+    def embedded(self, clock: int, pim: dict[str, Any], stacks: int) -> tuple[int, int, dict[str, int]]:
+        """(pim_ps, xpu_ps, counts) of the embedded engine, from that clock of a refresh interval on."""
+        device = engine.LogicPim({**pim, "refresh_phase": (clock + 0.5) / INTERVAL}, DRAM, stacks)
+        spaces, beside = list(self.spaces), list(self.xpu_spaces)
+        cost: tuple[int, int, dict[str, int]] = device.gemm(
+            self.n, self.k, self.tokens, spaces, self.xpu_bytes, beside, self.split
+        )
+        return cost
+
+
+def _start_clock(section: Section) -> int:
+    """Clock of a refresh interval at which the region's command started."""
+    start = section.get(MEMORY + "lastCommandStart")
+    assert start % DRAM["tCK_ps"] == 0
+    return int(start // DRAM["tCK_ps"] % INTERVAL)
+
+
+def _compare(run: Run, operator: Operator, pim: dict[str, Any], stacks: int) -> list[dict[str, int]]:
+    """Hold all regions but the first against the embedded engine. :return: the counts of those that were compared"""
+    compared = []
+    for section in run.sections()[1:]:  # in the first one the core fetches code from memory while the command runs
+        clock = _start_clock(section)
+        if clock * DRAM["tCK_ps"] < DRAM["tRFC_ps"] + 100_000:
+            continue  # the embedded engine has no refresh before its time 0, which gem5 would still be at
+        pim_ps, xpu_ps, counts = operator.embedded(clock, pim, stacks)
+        assert section.get(MEMORY + "commandsDone") == 1
+        assert section.get(MEMORY + "lastCommandTicks") == pim_ps
+        assert {name: section.get(MEMORY + name) for name in COUNTERS} == counts
+        if operator.xpu_bytes:
+            assert section.get(XPU + "streams") == 1
+            assert section.get(XPU + "lastStreamTicks") == xpu_ps
+            assert section.get(XPU + "bytesRead") == operator.xpu_bytes
+        else:
+            assert section.get(MEMORY + "dram_reads") == 0  # else it was no rest
+        compared.append(counts | {"pim_ps": pim_ps})
+    return compared
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        pytest.param(Operator(64, 256, 40, (1, 2)), id="alone"),
+        pytest.param(
+            Operator(50, 200, 33, (0, 1, 2), "k", xpu_bytes=655360, xpu_spaces=(3,)), id="xpu in another space"
+        ),
+        pytest.param(Operator(64, 256, 40, (0, 1), xpu_bytes=655360, xpu_spaces=(0, 3)), id="xpu in the same space"),
+    ],
+)
+def test_same_times_and_counts(device: Gem5, tmp_path: Path, operator: Operator) -> None:
+    run = device.run(
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 8, "--settle-ns", 9300, "--rest-ns", 900,
+        system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
+    )  # fmt: skip
+    compared = _compare(run, operator, PIM, STACKS)
+    assert len(compared) >= 3
+    # Starts at several places of the refresh interval, so that not all of them were the same run.
+    assert any(counts["refs"] or counts["stall_refresh_ps"] for counts in compared)
+    assert len({counts["pim_ps"] for counts in compared}) > 1
+    if 0 in operator.xpu_spaces:
+        assert all(counts["conflicts"] > 0 for counts in compared)  # the two did meet
+
+
+def test_other_parameters_are_the_same_in_both_hosts(device: Gem5, tmp_path: Path) -> None:
+    """Every kind of parameter reaches the model in gem5: numbers, fractions, flags and words; and another geometry."""
+    changes = {"bundle_ccd_nCK": 6, "activation_limit": "normal", "priority": "xpu", "rows_ahead": 0, "sum_bytes": 2,
+               "reorder_spaces": False, "instruction_ps": 31_000, "refresh_phase": 0.25}  # fmt: skip
+    operator = Operator(128, 64, 40, (0, 1), xpu_bytes=131072, xpu_spaces=(2,))
+    sets = {f"system.logic_pim.{key}": value for key, value in changes.items()}
+    run = device.run(
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 5, "--settle-ns", 9300, "--rest-ns", 900,
+        system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
+        sets={**{key.removeprefix("system."): value for key, value in sets.items()}, "memory.channels": 16},
+    )  # fmt: skip
+    compared = _compare(run, operator, {**PIM, **changes}, 1)
+    assert len(compared) >= 2
+    assert operator.embedded(500, PIM, 1) != operator.embedded(500, {**PIM, **changes}, 1)  # the changes matter
+
+
+@pytest.mark.parametrize(
+    ("cpu", "cores", "caches", "extra"),
+    [
+        ("atomic_noncaching", 1, "none", ("--format", "bf16", "--spaces", 3)),
+        ("timing", 2, "none", ("--format", "fp16", "--first-space", 3)),
+        ("o3", 2, "n1", ("--format", "bf16", "--split", "k", "--spaces", 2, "--first-space", 1)),
+    ],
+)
+def test_the_guest_finds_the_right_results(
+    device: Gem5, tmp_path: Path, cpu: str, cores: int, caches: str, extra: tuple[object, ...]
+) -> None:
+    """While other threads read ordinary memory: results and sums are checked in the guest, within the model's bound."""
+    run = device.run(
+        tmp_path, "pim_gemv", "--n", 40, "--k", 300, "--tokens", 2, "--threads", cores, "--bytes", 16384, "--repeat", 2,
+        *extra, "--check", system="duplex", cpu=cpu, cores=cores, caches=caches,
+    )  # fmt: skip
+    assert run.log.rstrip().endswith("ok")
+    for section in run.sections():
+        assert section.get(MEMORY + "commandsDone") == 1
+        assert section.get(MEMORY + "macs") == 40 * 300 * 2
+    if cpu == "timing":  # without caches every load is the memory's
+        assert run.sections()[0].get(MEMORY + "xpu_reads") > 0
+
+
+def test_the_guests_check_finds_a_wrong_result(device: Gem5, tmp_path: Path) -> None:
+    run = device.run(
+        tmp_path, "pim_gemv", "--n", 8, "--k", 16, "--check", "--corrupt", system="duplex", cpu="atomic_noncaching",
+        check=False,
+    )  # fmt: skip
+    assert run.status == 1
+    assert "output 7: expected" in run.log
+
+
+def test_what_the_contract_refuses(device: Gem5, tmp_path: Path) -> None:
+    """Each wrong descriptor gets its status, each odd access of a register an answer, and the next command works."""
+    run = device.run(tmp_path, "pim_fuzz", system="duplex", cpu="timing", caches="none")
+    (section,) = run.sections()
+    assert section.get(MEMORY + "commandsRefused") > 30
+    assert section.get(MEMORY + "commandsDone") == section.get(MEMORY + "commandsAccepted") == 1
+    assert section.get(MEMORY + "ringsIgnored") == 1
+    assert section.get(MEMORY + "badRegisterAccesses") == 3
+
+
+def test_a_checkpoint_waits_for_the_command(device: Gem5, tmp_path: Path) -> None:
+    """Written in the middle of a command and of the xPU's stream, restored with another CPU: both are whole there."""
+    guest = ("--n", 40, "--k", 300, "--tokens", 60, "--repeat", 2, "--rest-ns", 400, "--check")
+    common: dict[str, Any] = {"system": "duplex", "caches": "none"}
+    whole = device.run(tmp_path, "pim_gemv", *guest, cpu="timing", out="whole", options=("--xpu-bytes=655360",), **common)
+    middle = whole.sections()[0].get(MEMORY + "lastCommandStart") + 200_000
+    saved = device.run(
+        tmp_path, "pim_gemv", *guest, cpu="timing", out="saved",
+        options=("--xpu-bytes=655360", f"--checkpoint={tmp_path / 'cpt'}", f"--checkpoint-at-tick={middle}"), **common,
+    )  # fmt: skip
+    assert "checkpoint written" in saved.log
+    assert "slot 0" not in saved.log
+    run = device.run(
+        tmp_path, "pim_gemv", *guest, cpu="minor", out="restored",
+        options=("--xpu-bytes=655360", f"--restore={tmp_path / 'cpt'}"), **common,
+    )  # fmt: skip
+    assert run.log.rstrip().endswith("ok")
+    second = run.sections()[1]
+    assert second.get(MEMORY + "commandsDone") == 1
+    assert second.get(XPU + "bytesRead") == 655360
