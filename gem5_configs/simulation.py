@@ -21,8 +21,8 @@ from components.boards import GempimBoard
 from components.caches import hierarchy
 from components.cores import FastForwardProcessor, GempimProcessor, make_cores
 from components.memories import GempimMemory, plain_memory
-from components.pim_memory import GempimPimMemory
 from components.pim import enable_debug_flags, load_plugin, sram_pim
+from components.pim_memory import GempimPimMemory
 from spec import checkpoint
 from spec.errors import SpecError
 from spec.geometry import clock, dram_channels, llc_slices, pim_memory, private_caches, xpu_stream
@@ -175,7 +175,7 @@ class Simulation:
         process = machine.cores[0].get_simobject().workload[0]
         process.cmd = [os.path.basename(options.binary), *options.args]
         if isinstance(machine.memory, GempimPimMemory) and not options.restore:
-            board.when_built(lambda: machine.memory.map_into(process)) # a checkpoint holds the page table
+            board.when_built(lambda: machine.memory.map_into(process))  # a checkpoint holds the page table
         board.when_built(self._built)
         return board
 

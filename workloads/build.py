@@ -89,7 +89,12 @@ def _native_kit() -> _Kit:
         cxx=cxx,
         flags=("-O2", "-DNDEBUG", *COMMON_FLAGS, "-DGEMPIM_SOFTWARE_DEVICE"),
         link_flags=LINK_FLAGS,
-        shared=(MICRO / "blocks.cc", MICRO / "software_device.cc", *_models("ggml", "sram_pim")),
+        shared=(
+            MICRO / "blocks.cc",
+            MICRO / "software_device.cc",
+            MICRO / "software_pim_memory.cc",
+            *_models("ggml", "sram_pim", "dram", "logic_pim"),
+        ),
         version=run([cxx, "--version"], why="version of the compiler").splitlines()[0],
     )
 

@@ -81,7 +81,7 @@ class GempimPimMemory(AbstractMemorySystem):
         return [self.dram.range]
 
     def map_into(self, process: Any) -> None:
-        """Let a guest reach the registers, uncached, and the windows of all spaces (after gem5 has made its objects)."""
+        """Let a guest reach the registers, uncached, and the windows of all spaces; gem5 has made its objects."""
         g = self._geometry
         process.map(REGISTERS_AT, int(self.dram.registers), PAGE_BYTES, cacheable=False)
         for space in range(g.spaces):

@@ -206,7 +206,7 @@ def dram_channels(memory: Mapping[str, Any], dram: Mapping[str, Any]) -> DramGeo
 class PimGeometry:
     """Memory with PIM: `values` are parameters of the plug-in's memory, the rest follows from them.
 
-    A space is one bank bundle of every pseudo-channel, and a contiguous part of the memory; `row_bytes` is one row of it.
+    A space is one bank bundle of every pseudo-channel, and a contiguous part of the memory; `row_bytes`: one row of it.
     """
 
     values: Dict[str, Any]
@@ -292,7 +292,9 @@ def xpu_stream(geometry: PimGeometry, stream_bytes: int, spaces: Sequence[int]) 
     block = request * channels * int(v["bank_groups"])
     columns = int(v["row_bytes"]) // request
     return Stream(
-        ranges=tuple((s * geometry.space_bytes + geometry.space_bytes // 2, (s + 1) * geometry.space_bytes) for s in spaces),
+        ranges=tuple(
+            (s * geometry.space_bytes + geometry.space_bytes // 2, (s + 1) * geometry.space_bytes) for s in spaces
+        ),
         bytes=stream_bytes,
         request_bytes=request,
         block_bytes=block,

@@ -107,9 +107,7 @@ def parser() -> argparse.ArgumentParser:
     pim.add_argument(
         "--pim-window", default="64MiB", metavar="SIZE", help="memory of each space that the guest has (default: 64MiB)"
     )
-    pim.add_argument(
-        "--xpu-bytes", type=_count(1), metavar="N", help="an xPU reads so many bytes while a command runs"
-    )
+    pim.add_argument("--xpu-bytes", type=_count(1), metavar="N", help="an xPU reads so many bytes while a command runs")
     pim.add_argument(
         "--xpu-spaces", type=_indexes, metavar="S,S", help="... from these memory spaces (default: the last one)"
     )
@@ -258,7 +256,9 @@ def check_pim_memory(options: argparse.Namespace, sections: Dict[str, Dict[str, 
             raise SpecError(f"--xpu-bytes: system {name} has no memory with PIM")
         return
     if options.fs:
-        raise SpecError(f"system {name}: --fs: its PIM works in syscall emulation only, since Linux has no driver for it")
+        raise SpecError(
+            f"system {name}: --fs: its PIM works in syscall emulation only, since Linux has no driver for it"
+        )
     if options.no_plugin:
         raise SpecError(f"system {name}: --no-plugin: its memory is in the plug-in")
     if options.xpu_spaces is not None and options.xpu_bytes is None:

@@ -25,7 +25,7 @@ class PimDram(AbstractMemory):
     """HBM stacks with Logic-PIM: main memory whose pseudo-channels are simulated command by command, and a page of
     registers by which programs give them work.
 
-    `range` is the whole memory, without gaps: its size must be what `rows`, the other DRAM parameters and `stacks` make.
+    `range` is the whole memory, without gaps: its size must be what the DRAM parameters and `stacks` make.
     `port` takes requests (several requestors may have one each), `pio` accesses to the registers, which must reach it
     uncached.
     """

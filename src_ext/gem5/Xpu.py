@@ -10,9 +10,9 @@ from m5.proxy import Parent
 class Xpu(ClockedObject):
     """Reads `bytes`, again and again: whenever a command of `pim` starts, or once at tick `start`.
 
-    Addresses: `ranges` are cut into regions of `block_bytes * columns * blocks`, taken from the ranges in turn. In a region
-    come `columns` blocks that are `blocks` blocks apart, then those behind them, until it has been read whole. With one
-    block and one column a region is read from its beginning to its end.
+    Addresses: `ranges` are cut into regions of `block_bytes * columns * blocks`, taken from the ranges in turn. In a
+    region come `columns` blocks that are `blocks` blocks apart, then those behind them, until it has been read whole.
+    With one block and one column a region is read from its beginning to its end.
 
     It moves as much as the memory takes: `outstanding` and `interval` are its own limits.
     """

@@ -21,8 +21,8 @@ namespace {
 constexpr Tick kTicksPerSecond = 1'000'000'000'000;
 
 /**
- * After everything else of a tick: a channel decides what it sends at a clock edge when it has all requests that come at
- * that edge, as the embedded engine does.
+ * After everything else of a tick: a channel decides what it sends at a clock edge when it has all requests that come
+ * at that edge, as the embedded engine does.
  */
 constexpr Event::Priority kLast = Event::CPU_Tick_Pri + 10;
 /** Before that, and after the requests that others send by themselves. */
@@ -234,9 +234,8 @@ void PimDram::served(uint64_t tag, gempim::Ps beat) {
 }
 
 void PimDram::has_room(uint32_t channel, bool write) {
-    const auto waits = std::find_if(waiting_.begin(), waiting_.end(), [&](const Waiting &w) {
-        return w.channel == channel && w.write == write;
-    });
+    const auto waits = std::find_if(waiting_.begin(), waiting_.end(),
+                                    [&](const Waiting &w) { return w.channel == channel && w.write == write; });
     if (waits != waiting_.end()) {
         MemoryPort *const port = waits->port;
         waiting_.erase(waits);

@@ -24,20 +24,17 @@ PimDram::Stats::Stats(PimDram &owner)
       ADD_STAT(lastCommandTicks, statistics::units::Tick::get(), "time of the last completed command"),
       ADD_STAT(refusedRequests, statistics::units::Count::get(), "requests that found a full queue, each time") {
     const LogicPimCounters of_pim;
-    LogicPimCounters::visit(of_pim,
-                            [this](const char *name, const uint64_t &, const char *unit, const char *description) {
-                                pim.push_back(std::make_unique<statistics::Scalar>(this, name, stat_unit(unit),
-                                                                                   description));
-                                pim.back()->precision(0);
-                            });
+    LogicPimCounters::visit(
+        of_pim, [this](const char *name, const uint64_t &, const char *unit, const char *description) {
+            pim.push_back(std::make_unique<statistics::Scalar>(this, name, stat_unit(unit), description));
+            pim.back()->precision(0);
+        });
     const DramCounters of_dram;
-    DramCounters::visit(of_dram,
-                        [this](const char *name, const uint64_t &, const char *unit, const char *description) {
-                            const std::string full = "dram_" + std::string(name);
-                            dram.push_back(std::make_unique<statistics::Scalar>(this, full.c_str(), stat_unit(unit),
-                                                                                description));
-                            dram.back()->precision(0);
-                        });
+    DramCounters::visit(of_dram, [this](const char *name, const uint64_t &, const char *unit, const char *description) {
+        const std::string full = "dram_" + std::string(name);
+        dram.push_back(std::make_unique<statistics::Scalar>(this, full.c_str(), stat_unit(unit), description));
+        dram.back()->precision(0);
+    });
 }
 
 void PimDram::Stats::preDumpStats() {

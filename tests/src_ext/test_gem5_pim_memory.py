@@ -1,7 +1,7 @@
 """Memory with Logic-PIM in gem5 against the embedded engine, and its contract from the guest's side.
 
-The guest program `pim_gemv` waits until the memory is at rest, rings a doorbell and asks for the status without touching
-memory, region after region. The embedded engine is asked for the same operator from the same clock of a refresh
+The guest program `pim_gemv` waits until the memory is at rest, rings a doorbell and asks for the status without
+touching memory, region after region. The embedded engine is asked for the same operator from the same clock of a refresh
 interval: times must be equal to the picosecond, counters to the event.
 """
 
@@ -177,7 +177,7 @@ def test_what_the_contract_refuses(device: Gem5, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_waits_for_the_command(device: Gem5, tmp_path: Path) -> None:
-    """Asked for in the middle of a command and of the xPU's stream, restored with another CPU: both go on to their end."""
+    """Asked for amid a command and the xPU's stream, restored with another CPU: both come to their end."""
     guest = ("--n", 64, "--k", 100, "--tokens", 8, "--repeat", 2, "--rest-ns", 900, "--check")
     common: dict[str, Any] = {"system": "duplex", "caches": "none", "sets": {"memory.channels": 16}}
     options = ("--mem-size=512MiB", "--xpu-bytes=524288")

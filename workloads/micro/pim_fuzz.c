@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What memory with PIM must refuse (isa/pimq.h): a good command with one thing wrong with it, for everything that can be
- * wrong, and registers used in ways that they are not for. The statuses are demanded by the contract's text; a refused
- * command must change no byte; after all of it a good command must still be done, with the right results.
+ * What memory with PIM must refuse (isa/pimq.h): a good command with one thing wrong with it, for everything that can
+ * be wrong, and registers used in ways that they are not for. The statuses are demanded by the contract's text; a
+ * refused command must change no byte; after all of it a good command must still be done, with the right results.
  */
 #include <stdint.h>
 
@@ -159,8 +159,8 @@ static void a_good_one(void) {
     gempim_pimq_ring(SLOT, desc_at + 128);
     expect("a good command", gempim_pimq_finish(SLOT), GEMPIM_PIMQ_DONE);
     for (i = 0; i < QUEUE; ++i) {
-        expect("a command before it",
-               gempim_pimq_read((uint32_t)(GEMPIM_PIMQ_REG_STATUS + 8 * (FIRST_OF_QUEUE + i))), GEMPIM_PIMQ_DONE);
+        expect("a command before it", gempim_pimq_read((uint32_t)(GEMPIM_PIMQ_REG_STATUS + 8 * (FIRST_OF_QUEUE + i))),
+               GEMPIM_PIMQ_DONE);
     }
     gempim_pimq_flush(results, 2 * N * TOKENS);
     for (i = 0; i < N * TOKENS; ++i) {
@@ -179,6 +179,9 @@ int main(int argc, char **argv) {
     row_bytes = gempim_pimq_read(GEMPIM_PIMQ_REG_ROW_BYTES);
     window = gempim_pimq_read(GEMPIM_PIMQ_REG_WINDOW_BYTES);
     first = gempim_pimq_read(GEMPIM_PIMQ_REG_WINDOW_OFFSET);
+    if (gempim_pimq_read(GEMPIM_PIMQ_REG_MAGIC) != GEMPIM_PIMQ_MAGIC) {
+        micro_die(MICRO_EXIT_BAD_INPUT, "there is no PIM memory of version %u", GEMPIM_PIMQ_VERSION);
+    }
     if (spaces < 2 || window < row_bytes + 4 * 4096) {
         micro_die(MICRO_EXIT_BAD_INPUT, "expected two memory spaces and a window of a row and four pages");
     }

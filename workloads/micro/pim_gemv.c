@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * results[tokens, n] = inputs[tokens, k] . weights[n, k]^T on memory with PIM (isa/pimq.h), while the other threads read
- * ordinary memory: what the PIM and the cores cost each other.
+ * results[tokens, n] = inputs[tokens, k] . weights[n, k]^T on memory with PIM (isa/pimq.h), while the other threads
+ * read ordinary memory: what the PIM and the cores cost each other.
  *
- * Thread 0 rings the doorbell and asks for the status; it touches no memory while the command runs. Threads 1 and up each
- * sum an array of their own, again and again, until the command is done.
+ * Thread 0 rings the doorbell and asks for the status; it touches no memory while the command runs. Threads 1 and up
+ * each sum an array of their own, again and again, until the command is done.
  */
 #include <math.h>
 #include <stdint.h>
@@ -168,8 +168,8 @@ static double *decode(const uint16_t *bits, uint64_t count, uint32_t format) {
 }
 
 /**
- * Ends the program at the first wrong result of `repeat` commands. The bound: models/logic_pim/values.hh, for sums in any
- * order.
+ * Ends the program at the first wrong result of `repeat` commands. The bound: models/logic_pim/values.hh, for sums in
+ * any order.
  */
 static void check(const struct problem *p, const uint16_t *results, uint64_t repeat) {
     const double *w = decode(p->w, p->n * p->k, p->format);

@@ -74,8 +74,7 @@ PimChannel::Step PimChannel::step(Ps limit, bool nothing_to_come, dram::Trace *t
             offer_bank_writes();
         }
         const dram::Controller::Candidate xpu = controller_.peek();
-        const dram::Controller::Candidate own =
-            pim_ ? pim_->peek(controller_) : dram::Controller::Candidate{};
+        const dram::Controller::Candidate own = pim_ ? pim_->peek(controller_) : dram::Controller::Candidate{};
         const Ps wake = pim_ ? std::max(pim_->wake(), controller_.now()) : kForever;
         const Ps next = std::min({xpu.time, own.time, wake});
         const Ps due = controller_.next_refresh_due();

@@ -236,8 +236,7 @@ void PimMemory::start(const PimCommand &command, Ps now) {
         throw std::logic_error("logic_pim: a command is started while another one runs");
     }
     const gempim_pimq_desc &d = command.desc;
-    const Program program =
-        s_->device.gemm_program(d.n, d.k, d.tokens, command.spaces, d.split == GEMPIM_PIMQ_SPLIT_K);
+    const Program program = s_->device.gemm_program(d.n, d.k, d.tokens, command.spaces, d.split == GEMPIM_PIMQ_SPLIT_K);
     LogicPimCounters counts = s_->device.program_counts(program, s_->stacks);
     counts.macs = static_cast<std::uint64_t>(d.n) * d.k * d.tokens;
     s_->programs.add(counts);

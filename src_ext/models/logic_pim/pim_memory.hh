@@ -35,9 +35,9 @@ struct PimCommand {
  * All pseudo-channels of a device, each simulated command by command, with what the host asks for in the order in which
  * it asks.
  *
- * Addresses are device addresses. From the least significant field: the burst's bytes, stack, pseudo-channel, bank group,
- * bank in the bundle, column, row, space. So a space is a contiguous part of the memory, and consecutive bytes fill one
- * column of a bundle in all pseudo-channels before the next one.
+ * Addresses are device addresses. From the least significant field: the burst's bytes, stack, pseudo-channel, bank
+ * group, bank in the bundle, column, row, space. So a space is a contiguous part of the memory, and consecutive bytes
+ * fill one column of a bundle in all pseudo-channels before the next one.
  *
  * A command runs on all pseudo-channels at once. What is read and written there are the operands of `LogicPim::gemm`:
  * packed, evenly spread, in rows that are numbered from 0 (no time depends on the number of a row).
