@@ -1,8 +1,8 @@
 """Memory with Logic-PIM in gem5 against the embedded engine, and its contract from the guest's side.
 
 The guest program `pim_gemv` waits until the memory is at rest, rings a doorbell and asks for the status without
-touching memory, region after region. The embedded engine is asked for the same operator from the same clock of a refresh
-interval: times must be equal to the picosecond, counters to the event.
+touching memory, region after region. The embedded engine is asked for the same operator from the same clock of a
+refresh interval: times must be equal to the picosecond, counters to the event.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ COUNTERS = [info["name"] for info in engine.logic_pim_counter_info()]
 SYSTEM = load_system("duplex")
 PIM, DRAM = SYSTEM.values("logic_pim"), SYSTEM.values("dram")
 STACKS = SYSTEM.values("memory")["channels"] * DRAM["subchannels"] // PIM["pseudo_channels"]
+REST_PS = 900_000
+"""By which a region outlasts its command, for the xPU's stream."""
 INTERVAL = DRAM["tREFI_ps"] // DRAM["tCK_ps"]
 """Clocks from one refresh of a rank to the next."""
 
@@ -82,6 +84,7 @@ def _compare(run: Run, operator: Operator, pim: dict[str, Any], stacks: int) -> 
         pim_ps, xpu_ps, counts = operator.embedded(clock, pim, stacks)
         assert section.get(MEMORY + "commandsDone") == 1
         assert section.get(MEMORY + "lastCommandTicks") == pim_ps
+        assert section.get("simTicks") > pim_ps + REST_PS  # the guest did not hear of it before
         assert {name: section.get(MEMORY + name) for name in COUNTERS} == counts
         if operator.xpu_bytes:
             assert section.get(XPU + "streams") == 1
@@ -105,7 +108,7 @@ def _compare(run: Run, operator: Operator, pim: dict[str, Any], stacks: int) -> 
 )
 def test_same_times_and_counts(device: Gem5, tmp_path: Path, operator: Operator) -> None:
     run = device.run(
-        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 14, "--settle-ns", 8700, "--rest-ns", 900,
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 14, "--settle-ns", 8700, "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
     )  # fmt: skip
     compared = _compare(run, operator, PIM, STACKS)
@@ -124,7 +127,7 @@ def test_other_parameters_are_the_same_in_both_hosts(device: Gem5, tmp_path: Pat
     operator = Operator(128, 64, 40, (0, 1), xpu_bytes=131072, xpu_spaces=(2,))
     sets = {f"system.logic_pim.{key}": value for key, value in changes.items()}
     run = device.run(
-        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 5, "--settle-ns", 9300, "--rest-ns", 900,
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 5, "--settle-ns", 9300, "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
         sets={**{key.removeprefix("system."): value for key, value in sets.items()}, "memory.channels": 16},
     )  # fmt: skip
