@@ -344,10 +344,10 @@ void PimDram::finish_command() {
     model_.compute(done.command, pmemAddr);
     status_[done.slot] = GEMPIM_PIMQ_DONE;
     ++stats_.commandsDone;
-    stats_.commandTicks += model_.last_command_ps();
+    stats_.commandTicks += curTick() - command_start_;
     stats_.lastCommandStart = command_start_;
-    stats_.lastCommandTicks = model_.last_command_ps();
-    DPRINTF(PimDram, "slot %d: done after %d ps\n", done.slot, model_.last_command_ps());
+    stats_.lastCommandTicks = curTick() - command_start_;
+    DPRINTF(PimDram, "slot %d: done after %d ps\n", done.slot, curTick() - command_start_);
     rung_ = curTick();
     if (!queue_.empty() && !model_.running()) {
         const Tick clock = model_.clock_ps();

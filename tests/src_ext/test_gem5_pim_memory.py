@@ -33,6 +33,15 @@ INTERVAL = DRAM["tREFI_ps"] // DRAM["tCK_ps"]
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What the embedded engine is told of the memory."""
+
+    pim: dict[str, Any]
+    dram: dict[str, Any]
+    stacks: int
+
+
+@dataclass(frozen=True)
 class Operator:
     """What the guest asks for, and what the xPU reads beside it."""
 
@@ -57,9 +66,10 @@ class Operator:
             return ()
         return (f"--xpu-bytes={self.xpu_bytes}", f"--xpu-spaces={','.join(map(str, self.xpu_spaces))}")
 
-    def embedded(self, clock: int, pim: dict[str, Any], stacks: int) -> tuple[int, int, dict[str, int]]:
+    def embedded(self, clock: int, machine: Machine) -> tuple[int, int, dict[str, int]]:
         """(pim_ps, xpu_ps, counts) of the embedded engine, from that clock of a refresh interval on."""
-        device = engine.LogicPim({**pim, "refresh_phase": (clock + 0.5) / INTERVAL}, DRAM, stacks)
+        pim = {**machine.pim, "refresh_phase": (clock + 0.5) / INTERVAL}
+        device = engine.LogicPim(pim, machine.dram, machine.stacks)
         spaces, beside = list(self.spaces), list(self.xpu_spaces)
         cost: tuple[int, int, dict[str, int]] = device.gemm(
             self.n, self.k, self.tokens, spaces, self.xpu_bytes, beside, self.split
@@ -74,14 +84,14 @@ def _start_clock(section: Section) -> int:
     return int(start // DRAM["tCK_ps"] % INTERVAL)
 
 
-def _compare(run: Run, operator: Operator, pim: dict[str, Any], stacks: int) -> list[dict[str, int]]:
+def _compare(run: Run, operator: Operator, machine: Machine) -> list[dict[str, int]]:
     """Hold all regions but the first against the embedded engine. :return: the counts of those that were compared"""
     compared = []
     for section in run.sections()[1:]:  # in the first one the core fetches code from memory while the command runs
         clock = _start_clock(section)
         if clock * DRAM["tCK_ps"] < DRAM["tRFC_ps"] + 100_000:
             continue  # the embedded engine has no refresh before its time 0, which gem5 would still be at
-        pim_ps, xpu_ps, counts = operator.embedded(clock, pim, stacks)
+        pim_ps, xpu_ps, counts = operator.embedded(clock, machine)
         assert section.get(MEMORY + "commandsDone") == 1
         assert section.get(MEMORY + "lastCommandTicks") == pim_ps
         assert section.get("simTicks") > pim_ps + REST_PS  # the guest did not hear of it before
@@ -111,7 +121,7 @@ def test_same_times_and_counts(device: Gem5, tmp_path: Path, operator: Operator)
         tmp_path, "pim_gemv", *operator.guest(), "--repeat", 14, "--settle-ns", 8700, "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
     )  # fmt: skip
-    compared = _compare(run, operator, PIM, STACKS)
+    compared = _compare(run, operator, Machine(PIM, DRAM, STACKS))
     assert len(compared) >= 3
     # Starts at several places of the refresh interval, so that not all of them were the same run.
     assert any(counts["refs"] or counts["stall_refresh_ps"] for counts in compared)
@@ -122,18 +132,21 @@ def test_same_times_and_counts(device: Gem5, tmp_path: Path, operator: Operator)
 
 def test_other_parameters_are_the_same_in_both_hosts(device: Gem5, tmp_path: Path) -> None:
     """Every kind of parameter reaches the model in gem5: numbers, fractions, flags and words; and another geometry."""
+    # A queue this short makes every late request a lost clock.
     changes = {"bundle_ccd_nCK": 6, "activation_limit": "normal", "priority": "xpu", "rows_ahead": 0, "sum_bytes": 2,
                "reorder_spaces": False, "instruction_ps": 31_000, "refresh_phase": 0.25}  # fmt: skip
     operator = Operator(128, 64, 40, (0, 1), xpu_bytes=131072, xpu_spaces=(2,))
-    sets = {f"system.logic_pim.{key}": value for key, value in changes.items()}
+    sets = {f"logic_pim.{key}": value for key, value in changes.items()} | {"dram.read_queue": 2}
     run = device.run(
         tmp_path, "pim_gemv", *operator.guest(), "--repeat", 5, "--settle-ns", 9300, "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
-        sets={**{key.removeprefix("system."): value for key, value in sets.items()}, "memory.channels": 16},
+        sets={**sets, "memory.channels": 16},
     )  # fmt: skip
-    compared = _compare(run, operator, {**PIM, **changes}, 1)
-    assert len(compared) >= 2
-    assert operator.embedded(500, PIM, 1) != operator.embedded(500, {**PIM, **changes}, 1)  # the changes matter
+    machine = Machine({**PIM, **changes}, {**DRAM, "read_queue": 2}, 1)
+    assert len(_compare(run, operator, machine)) >= 2
+    as_shipped = operator.embedded(500, Machine(PIM, DRAM, 1))
+    assert operator.embedded(500, machine) != as_shipped  # the changes matter
+    assert operator.embedded(500, Machine(PIM, machine.dram, 1))[1] != as_shipped[1]
 
 
 @pytest.mark.parametrize(

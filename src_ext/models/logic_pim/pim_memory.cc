@@ -81,9 +81,6 @@ struct PimMemory::State {
     std::uint32_t stacks;
     PimMemoryHost &host;
     std::vector<Channel> channels;
-    bool command_runs = false;
-    Ps started = 0;
-    Ps last_ps = 0;
     LogicPimCounters programs; ///< what the commands' programs say
     LogicPimCounters base;     ///< at the last reset
     dram::DramCounters dram_base;
@@ -245,8 +242,6 @@ void PimMemory::start(const PimCommand &command, Ps now) {
         c.model.start(program.jobs);
         c.next = std::min(c.next, c.model.now());
     }
-    s_->started = s_->channels.front().model.now();
-    s_->command_runs = true;
 }
 
 bool PimMemory::running() const {
@@ -263,10 +258,6 @@ std::optional<Ps> PimMemory::command_end() const {
         end = std::max(end, c.model.pim_end());
     }
     return end;
-}
-
-Ps PimMemory::last_command_ps() const {
-    return s_->last_ps;
 }
 
 void PimMemory::compute(const PimCommand &command, std::uint8_t *memory) const {
@@ -347,12 +338,6 @@ Ps PimMemory::run(Ps now) {
         }
         // The host may have pushed to a channel whose turn was over.
     } while (next <= now);
-    if (s_->command_runs) {
-        if (const std::optional<Ps> end = command_end()) {
-            s_->last_ps = *end - s_->started;
-            s_->command_runs = false;
-        }
-    }
     return next;
 }
 

@@ -79,10 +79,8 @@ class PimMemory {
     void start(const PimCommand &command, Ps now);
     /** Whether a command runs, or rows that it opened are still to be closed. */
     bool running() const;
-    /** When the command's last result is in memory [ps]; known shortly before that time. */
+    /** When the last result of the command that runs is in memory [ps]; known shortly before that time. */
     std::optional<Ps> command_end() const;
-    /** From the start of the command to its end, for the last one that has ended [ps]. */
-    Ps last_command_ps() const;
     /**
      * Compute a command on the memory's bytes, with the rounding of `values.hh`: inputs and weights are read, results
      * written. @param memory byte 0 of the device
