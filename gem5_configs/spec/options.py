@@ -77,6 +77,13 @@ def _indexes(text: str) -> List[int]:
     return values
 
 
+def _spaces(text: str) -> List[int]:
+    """Memory spaces such as 3 or 0,2."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"expected memory spaces such as 3 or 0,2, got {text!r}")
+    return [int(item) for item in text.split(",")]
+
+
 def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     p = _Parser(
@@ -109,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     pim.add_argument("--xpu-bytes", type=_count(1), metavar="N", help="an xPU reads so many bytes while a command runs")
     pim.add_argument(
-        "--xpu-spaces", type=_indexes, metavar="S,S", help="... from these memory spaces (default: the last one)"
+        "--xpu-spaces", type=_spaces, metavar="S,S", help="... from these memory spaces (default: the last one)"
     )
     plug = p.add_argument_group("plug-in, for systems with a PIM")
     plug.add_argument("--plugin", metavar="PATH", help="the built plug-in (default: the environment's GEMPIM_PLUGIN)")
