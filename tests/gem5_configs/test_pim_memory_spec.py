@@ -110,7 +110,7 @@ def test_a_memory_that_cannot_be(size: int, window: int, channels: int, message:
 
 
 def _locations(g: geometry.PimGeometry, stream: geometry.Stream, count: int) -> list[tuple[int, ...]]:
-    """(space, row, column, bank in bundle, bank group, channel) of the first requests, as the contract has it."""
+    """Fields (space, row, column, bank in bundle, bank group, channel) of the first requests."""
     channels = g.values["stacks"] * g.values["pseudo_channels"]
     out = []
     for i in range(count):
@@ -130,7 +130,7 @@ def _locations(g: geometry.PimGeometry, stream: geometry.Stream, count: int) -> 
 
 
 def test_the_xpu_walks_as_in_the_embedded_engine() -> None:
-    """Channels, bank groups, columns, banks of the bundle, spaces, rows: work.hh, XpuStream, with all channels alike."""
+    """Channels, bank groups, columns, banks of the bundle, spaces, rows, as XpuStream of work.hh in each channel."""
     g = geometry.pim_memory(_duplex(channels=16)["sections"], 1 << 30, 64 * MIB)
     stream = geometry.xpu_stream(g, 32 * 32 * 4, [2, 0])
     expected = [

@@ -192,25 +192,49 @@ def test_what_the_contract_refuses(device: Gem5, tmp_path: Path) -> None:
     assert section.get(MEMORY + "badRegisterAccesses") == 3
 
 
-def test_a_checkpoint_waits_for_the_command(device: Gem5, tmp_path: Path) -> None:
-    """Asked for amid a command and the xPU's stream, restored with another CPU: both come to their end."""
-    guest = ("--n", 64, "--k", 100, "--tokens", 8, "--repeat", 2, "--rest-ns", 900, "--check")
-    common: dict[str, Any] = {"system": "duplex", "caches": "none", "sets": {"memory.channels": 16}}
-    options = ("--mem-size=512MiB", "--xpu-bytes=524288")
-    whole = device.run(tmp_path, "pim_gemv", *guest, cpu="timing", out="whole", options=options, **common)
+SMALL: dict[str, Any] = {"system": "duplex", "caches": "none", "sets": {"memory.channels": 16}}
+"""One stack, of which 512 MiB are simulated: what a checkpoint has to hold."""
+
+
+def _checkpoint_at(device: Gem5, folder: Path, guest: tuple[object, ...], cpu: str, *options: str) -> Run:
+    """Run the guest whole, then again up to the middle of its first command, where a checkpoint is asked for.
+
+    :return: the whole run; the checkpoint is folder/cpt, and in it the command is done
+    """
+    options = ("--mem-size=512MiB", *options)
+    whole = device.run(folder, "pim_gemv", *guest, cpu=cpu, out="whole", options=options, **SMALL)
     first = whole.sections()[0]
     start, ticks = (int(first.get(MEMORY + name)) for name in ("lastCommandStart", "lastCommandTicks"))
-    assert first.get(XPU + "lastStreamTicks") > ticks > 120_000
+    assert ticks > 120_000
     device.run(
-        tmp_path, "pim_gemv", *guest, cpu="timing", out="saved",
-        options=(*options, f"--checkpoint={tmp_path / 'cpt'}", f"--checkpoint-at-tick={start + 110_000}"), **common,
+        folder, "pim_gemv", *guest, cpu=cpu, out="saved",
+        options=(*options, f"--checkpoint={folder / 'cpt'}", f"--checkpoint-at-tick={start + 110_000}"), **SMALL,
     )  # fmt: skip
-    text = (tmp_path / "cpt" / "m5.cpt").read_text()
+    text = (folder / "cpt" / "m5.cpt").read_text()
     memory = text[text.index("[board.memory.dram]") :]
     assert memory[memory.index("status_=") :].startswith("status_=1 0 0 ")  # 1: done
+    return whole
+
+
+def test_a_checkpoint_waits_for_the_command(device: Gem5, tmp_path: Path) -> None:
+    guest = ("--n", 64, "--k", 100, "--tokens", 8, "--check")
+    _checkpoint_at(device, tmp_path, guest, "atomic_noncaching")
+    restored = device.run(
+        tmp_path, "pim_gemv", *guest, cpu="timing", out="restored",
+        options=("--mem-size=512MiB", f"--restore={tmp_path / 'cpt'}"), **SMALL,
+    )  # fmt: skip
+    assert "\nok\n" in restored.log
+    assert restored.sections()[0].get(MEMORY + "commandsAccepted") == 0  # it was before the checkpoint
+
+
+def test_an_xpus_stream_goes_on_after_a_checkpoint(device: Gem5, tmp_path: Path) -> None:
+    guest = ("--n", 64, "--k", 100, "--tokens", 8, "--repeat", 2, "--rest-ns", 900, "--check")
+    xpu = "--xpu-bytes=524288"
+    first = _checkpoint_at(device, tmp_path, guest, "timing", xpu).sections()[0]
+    assert first.get(XPU + "lastStreamTicks") > first.get(MEMORY + "lastCommandTicks")
     restored = device.run(
         tmp_path, "pim_gemv", *guest, cpu="minor", out="restored",
-        options=(*options, f"--restore={tmp_path / 'cpt'}"), **common,
+        options=("--mem-size=512MiB", xpu, f"--restore={tmp_path / 'cpt'}"), **SMALL,
     )  # fmt: skip
     assert "\nok\n" in restored.log
     rest, second = restored.sections()
