@@ -30,6 +30,9 @@ def main() -> int:
             return boot_only(options)
         resolved = systems.load(options.experiment) if options.experiment else systems.resolve(options.system)
         systems.check_buildable(resolved)
+        if resolved["kind"] == systems.PIM_MEMORY:
+            host = systems.load(options.host) if options.host.endswith(".json") else systems.resolve(options.host)
+            resolved = systems.with_host(resolved, host)
         command_line.check_against(options, resolved["sections"], resolved["system"])
         _require_gem5()
         if options.fs:

@@ -22,11 +22,13 @@ from components.caches import hierarchy
 from components.cores import FastForwardProcessor, GempimProcessor, make_cores
 from components.memories import GempimMemory, plain_memory
 from components.pim import enable_debug_flags, load_plugin, sram_pim
+from components.pim_memory import GempimPimMemory
 from spec import checkpoint
 from spec.errors import SpecError
-from spec.geometry import clock, dram_channels, llc_slices, private_caches
+from spec.geometry import clock, dram_channels, llc_slices, pim_memory, private_caches, xpu_stream
 from spec.options import guest_command
 from spec.roi import RoiLog, jsonl, labels
+from spec.system import PIM_MEMORY
 
 GUEST_OUTPUT = "guest.out"
 ROI_FILE = "roi.jsonl"
@@ -118,11 +120,12 @@ class Simulation:
             )
         # Non-caching cores to the end: neither caches nor DRAM would do anything, but take most of the host's time.
         plain = options.cpu == "atomic_noncaching"
-        memory = (
-            plain_memory(options.mem_bytes)
-            if plain
-            else GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
-        )
+        if resolved["kind"] == PIM_MEMORY:
+            memory: Any = self._pim_memory(sections)
+        elif plain:
+            memory = plain_memory(options.mem_bytes)
+        else:
+            memory = GempimMemory(dram_channels(sections["memory"], sections["dram"]), options.mem_bytes)
         device, decoder = sram_pim(sections["sram_pim"], options.plugin) if self._pim else (None, None)
         if not self._pim and (options.plugin or options.pim_debug):
             load_plugin(options.plugin)
@@ -144,6 +147,14 @@ class Simulation:
             processor = GempimProcessor(cores)
         return Machine(clock(sections["cpu"]["clock_hz"]), processor, memory, caches, cores)
 
+    def _pim_memory(self, sections: Dict[str, Any]) -> GempimPimMemory:
+        options = self._options
+        geometry = pim_memory(sections, options.mem_bytes, options.pim_window_bytes)
+        stream = None
+        if options.xpu_bytes is not None:
+            stream = xpu_stream(geometry, options.xpu_bytes, options.xpu_spaces or [geometry.spaces - 1])
+        return GempimPimMemory(geometry, stream, options.plugin)
+
     def _make_board(self, resolved: Dict[str, Any]) -> Any:
         options = self._options
         machine = self._machine(resolved)
@@ -163,6 +174,8 @@ class Simulation:
         # The guest sees its name, not its path: where the file lies must not move its stack, and with it its timing.
         process = machine.cores[0].get_simobject().workload[0]
         process.cmd = [os.path.basename(options.binary), *options.args]
+        if isinstance(machine.memory, GempimPimMemory) and not options.restore:
+            board.when_built(lambda: machine.memory.map_into(process))  # a checkpoint holds the page table
         board.when_built(self._built)
         return board
 

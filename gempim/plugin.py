@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -128,13 +128,12 @@ def _build_in(
     package.mkdir(parents=True)
     objects.mkdir()
     (package / "__init__.py").write_text('"""SimObjects of gempim."""\n')
-    for name in ("SramPim.py", "PimArmDecoder.py"):
+    for name in ("SramPim.py", "PimArmDecoder.py", "PimDram.py", "Xpu.py"):
         shutil.copy(SOURCES / "gem5" / name, package)
     defaults = _engine.sram_pim_default_params()
-    infos = [{**info, "default": defaults[info["name"]]} for info in _engine.sram_pim_param_info()]
-    for info in infos:  # JSON has no infinity, and gem5 has no use for the ranges: the model checks them itself
-        del info["min"], info["max"]
-    (package / "sram_pim_params.json").write_text(json.dumps(infos, indent=1) + "\n")
+    _write_params(package / "sram_pim_params.json", {"sram_pim": _engine.sram_pim_param_info()}, defaults)
+    listed = {"logic_pim": _engine.logic_pim_param_info(), "dram": _engine.dram_param_info()}
+    _write_params(package / "pim_dram_params.json", listed, {})
 
     said = _ask_gem5(binary, generated, plugin, scratch)
     identity = {
@@ -169,10 +168,22 @@ def _build_in(
     check = scratch / "check.py"
     check.write_text(
         f"import sys\nsys.path.insert(0, {str(LOADER)!r})\nimport gempim_plugin\n"
-        f"gempim_plugin.load({str(plugin)!r})\nimport gempim_gem5.PimArmDecoder\n"
+        f"gempim_plugin.load({str(plugin)!r})\nimport gempim_gem5.PimArmDecoder, gempim_gem5.Xpu\n"
     )
     _run([binary, "--quiet", f"--outdir={scratch / 'check'}", check], "loading the plug-in into gem5")
     shutil.rmtree(package / "__pycache__", ignore_errors=True)
+
+
+def _write_params(path: Path, models: Mapping[str, list[dict[str, Any]]], defaults: Mapping[str, Any]) -> None:
+    """The parameters of a SimObject that come from models, with the default of those that have one."""
+    infos = [
+        {**info, "model": model, **({"default": defaults[info["name"]]} if info["name"] in defaults else {})}
+        for model, listed in models.items()
+        for info in listed
+    ]
+    for info in infos:  # JSON has no infinity, and gem5 has no use for the ranges: the model checks them itself
+        del info["min"], info["max"]
+    path.write_text(json.dumps(infos, indent=1) + "\n")
 
 
 def _ask_gem5(binary: Path, generated: Path, plugin: Path, scratch: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gempim.calibrate.toolchain import LANGUAGE_FLAGS, TARGET_FLAGS, ToolError, 
 from gempim.pins import LLAMA_CPP_PYTHON
 from gempim.quantity import DataError
 
-PROGRAMS = ("gemv", "lutmm_ops", "fuzz", "stream", "chase", "illegal")
+PROGRAMS = ("gemv", "lutmm_ops", "fuzz", "stream", "chase", "illegal", "pim_gemv", "pim_fuzz")
 """Every micro program; README.md in workloads/micro says what each does."""
 
 MICRO = Path(__file__).resolve().parent / "micro"
@@ -89,7 +89,12 @@ def _native_kit() -> _Kit:
         cxx=cxx,
         flags=("-O2", "-DNDEBUG", *COMMON_FLAGS, "-DGEMPIM_SOFTWARE_DEVICE"),
         link_flags=LINK_FLAGS,
-        shared=(MICRO / "blocks.cc", MICRO / "software_device.cc", *_models("ggml", "sram_pim")),
+        shared=(
+            MICRO / "blocks.cc",
+            MICRO / "software_device.cc",
+            MICRO / "software_pim_memory.cc",
+            *_models("ggml", "sram_pim", "dram", "logic_pim"),
+        ),
         version=run([cxx, "--version"], why="version of the compiler").splitlines()[0],
     )
 

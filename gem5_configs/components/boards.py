@@ -20,8 +20,9 @@ class GempimBoard(SimpleBoard):
         self._when_built.append(action)
 
     def device_ports(self) -> List[Port]:
-        """No devices: gem5 itself answers system calls."""
-        return []
+        """Those of the memory, if it has any: gem5 itself answers system calls."""
+        memory = self.get_memory()
+        return memory.device_ports() if hasattr(memory, "device_ports") else []
 
     def _post_instantiate(self) -> None:
         super()._post_instantiate()

@@ -1,7 +1,7 @@
 """What gem5's caches and DRAM controllers are told, computed from the values of a system."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from spec.errors import SpecError
 
@@ -200,6 +200,107 @@ def dram_channels(memory: Mapping[str, Any], dram: Mapping[str, Any]) -> DramGeo
         "min_writes_per_switch": int(d["write_high"]) - int(d["write_low"]),
     }
     return DramGeometry(channels=channels, interface=interface, controller=controller)
+
+
+@dataclass(frozen=True)
+class PimGeometry:
+    """Memory with PIM: `values` are parameters of the plug-in's memory, the rest follows from them.
+
+    A space is one bank bundle of every pseudo-channel, and a contiguous part of the memory; `row_bytes`: one row of it.
+    """
+
+    values: Dict[str, Any]
+    size_bytes: int
+    spaces: int
+    space_bytes: int
+    row_bytes: int
+    window_bytes: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the xPU reads while a command runs: parameters of the plug-in's Xpu."""
+
+    ranges: Tuple[Tuple[int, int], ...]
+    bytes: int
+    request_bytes: int
+    block_bytes: int
+    blocks: int
+    columns: int
+
+
+PIM_MEMORY_ROWS = 1024
+"""Rows of a bank that are simulated unless --mem-size says something else; with five stacks they are 5 GiB. No time
+depends on how many there are."""
+
+
+def pim_row_bytes(memory: Mapping[str, Any], dram: Mapping[str, Any]) -> int:
+    """One row of every bank of all channels."""
+    banks = int(dram["ranks"]) * int(dram["bank_groups"]) * int(dram["banks_per_group"])
+    return int(memory["channels"]) * int(dram["subchannels"]) * banks * int(dram["row_bytes"])
+
+
+def pim_memory(sections: Mapping[str, Any], size_bytes: int, window_bytes: int) -> PimGeometry:
+    """The memory of a system with Logic-PIM, of which only as many rows exist as `size_bytes` holds.
+
+    :param sections: `memory`, `dram`, `logic_pim`
+    :param window_bytes: bytes in the middle of each space that guests have for themselves
+    :raises SpecError: channels that are no whole stacks, a size that is no whole number of rows, or a window that is
+        larger than half of a space
+    """
+    dram, pim = dict(sections["dram"]), dict(sections["logic_pim"])
+    channels = int(sections["memory"]["channels"]) * int(dram["subchannels"])
+    stacks, rest = divmod(channels, int(pim["pseudo_channels"]))
+    if rest or stacks == 0:
+        raise SpecError(
+            f"memory.channels = {sections['memory']['channels']}: {channels} pseudo-channels are no whole number of"
+            f" stacks of logic_pim.pseudo_channels = {pim['pseudo_channels']}"
+        )
+    row_set = pim_row_bytes(sections["memory"], dram)
+    rows, rest = divmod(size_bytes, row_set)
+    if rest or rows % 2 or not 2 <= rows <= int(dram["rows"]):
+        raise SpecError(
+            f"--mem-size: {size_bytes} bytes: expected an even number of rows of all banks, which are {row_set} bytes,"
+            f" and at most {int(dram['rows'])}; for example {(PIM_MEMORY_ROWS * row_set) >> 20}MiB"
+        )
+    spaces = int(dram["ranks"]) // int(pim["bundle_ranks"]) * (int(dram["banks_per_group"]) // int(pim["bundle_banks"]))
+    space_bytes = size_bytes // spaces
+    if window_bytes > space_bytes // 2:
+        raise SpecError(f"--pim-window: {window_bytes} bytes: at most half of a space, {space_bytes // 2} bytes")
+    return PimGeometry(
+        values={**pim, **dram, "rows": rows, "stacks": stacks},
+        size_bytes=size_bytes,
+        spaces=spaces,
+        space_bytes=space_bytes,
+        row_bytes=row_set // spaces,
+        window_bytes=window_bytes,
+    )
+
+
+def xpu_stream(geometry: PimGeometry, stream_bytes: int, spaces: Sequence[int]) -> Stream:
+    """Reads out of the upper halves of `spaces`, in the order of the embedded engine's xPU.
+
+    :raises SpecError: a space that does not exist or occurs twice, or bytes that are no whole bursts of all channels
+    """
+    v = geometry.values
+    if not spaces or len(set(spaces)) != len(spaces) or max(spaces) >= geometry.spaces:
+        raise SpecError(f"--xpu-spaces: expected different ones of 0 to {geometry.spaces - 1}")
+    request = int(v["bus_bits"]) // 8 * int(v["BL"])
+    channels = int(v["stacks"]) * int(v["pseudo_channels"])
+    if stream_bytes % (request * channels):
+        raise SpecError(f"--xpu-bytes: expected a multiple of {request * channels}, a burst of every pseudo-channel")
+    block = request * channels * int(v["bank_groups"])
+    columns = int(v["row_bytes"]) // request
+    return Stream(
+        ranges=tuple(
+            (s * geometry.space_bytes + geometry.space_bytes // 2, (s + 1) * geometry.space_bytes) for s in spaces
+        ),
+        bytes=stream_bytes,
+        request_bytes=request,
+        block_bytes=block,
+        blocks=geometry.row_bytes // (block * columns),
+        columns=columns,
+    )
 
 
 def clock(hertz: Any) -> str:

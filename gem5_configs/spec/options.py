@@ -8,6 +8,7 @@ from typing import Any, Dict, List, NoReturn, Sequence
 
 from spec import full_system
 from spec.errors import SpecError
+from spec.geometry import PIM_MEMORY_ROWS, pim_row_bytes
 
 CPUS = ("atomic_noncaching", "atomic", "timing", "minor", "o3")
 CACHES = ("n1", "none")
@@ -76,6 +77,13 @@ def _indexes(text: str) -> List[int]:
     return values
 
 
+def _spaces(text: str) -> List[int]:
+    """Memory spaces such as 3 or 0,2."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"expected memory spaces such as 3 or 0,2, got {text!r}")
+    return [int(item) for item in text.split(",")]
+
+
 def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     p = _Parser(
@@ -95,6 +103,21 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--mem-size", help="simulated memory (default: 4GiB; with --fs 1GiB, since Linux touches all of it)"
     )
+    pim = p.add_argument_group("systems whose memory is the PIM (duplex)")
+    pim.add_argument(
+        "--host",
+        default="neoverse-n1",
+        metavar="NAME|FILE",
+        help="system whose cores and caches run the guest: shipped, FILE.toml, or FILE.json of `gempim resolve`"
+        " (default: neoverse-n1)",
+    )
+    pim.add_argument(
+        "--pim-window", default="64MiB", metavar="SIZE", help="memory of each space that the guest has (default: 64MiB)"
+    )
+    pim.add_argument("--xpu-bytes", type=_count(1), metavar="N", help="an xPU reads so many bytes while a command runs")
+    pim.add_argument(
+        "--xpu-spaces", type=_spaces, metavar="S,S", help="... from these memory spaces (default: the last one)"
+    )
     plug = p.add_argument_group("plug-in, for systems with a PIM")
     plug.add_argument("--plugin", metavar="PATH", help="the built plug-in (default: the environment's GEMPIM_PLUGIN)")
     plug.add_argument(
@@ -105,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
         type=lambda text: text.split(","),
         default=[],
         metavar="FLAG,FLAG",
-        help="debug flags of the plug-in: SramPim, PimDecoder (gem5's --debug-flags does not know them yet)",
+        help="debug flags of the plug-in: SramPim, PimDecoder, PimDram (gem5's --debug-flags does not know them yet)",
     )
     guest = p.add_argument_group("guest program")
     guest.add_argument("--binary", metavar="GUEST", help="the program")
@@ -157,6 +180,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """:raises SpecError: options that contradict each other, or name files that are not there"""
+    options.mem_given = options.mem_size is not None
     options.mem_size = options.mem_size or ("1GiB" if options.fs else "4GiB")
     options.mem_bytes = memory_bytes(options.mem_size)
     full_system.check(options)
@@ -222,10 +246,37 @@ def check_guest(path: str) -> None:
 
 
 def check_against(options: argparse.Namespace, sections: Dict[str, Dict[str, Any]], name: str) -> None:
-    """:raises SpecError: more cores than the system has"""
+    """:raises SpecError: more cores than the system has, or options that it cannot follow"""
+    check_pim_memory(options, sections, name)
     have = int(sections["cpu"]["cores"])
     if options.cores > have:
         raise SpecError(f"--cores {options.cores}: system {name} has {have} (cpu.cores)")
+
+
+def check_pim_memory(options: argparse.Namespace, sections: Dict[str, Dict[str, Any]], name: str) -> None:
+    """`pim_window_bytes` added, and the size of the memory if it was not given.
+
+    :raises SpecError: options of a memory with PIM for another system, or such a system under Linux or without plug-in
+    """
+    if "logic_pim" not in sections:
+        if options.xpu_bytes is not None:
+            raise SpecError(f"--xpu-bytes: system {name} has no memory with PIM")
+        return
+    if options.fs:
+        raise SpecError(
+            f"system {name}: --fs: its PIM works in syscall emulation only, since Linux has no driver for it"
+        )
+    if options.no_plugin:
+        raise SpecError(f"system {name}: --no-plugin: its memory is in the plug-in")
+    if options.xpu_spaces is not None and options.xpu_bytes is None:
+        raise SpecError("--xpu-spaces: needs --xpu-bytes")
+    if not options.mem_given:
+        options.mem_bytes = PIM_MEMORY_ROWS * pim_row_bytes(sections["memory"], sections["dram"])
+        options.mem_size = f"{options.mem_bytes >> 20}MiB"
+    try:
+        options.pim_window_bytes = memory_bytes(options.pim_window)
+    except SpecError as e:
+        raise SpecError(str(e).replace("--mem-size", "--pim-window")) from None
 
 
 def guest_command(options: argparse.Namespace) -> str:

@@ -27,7 +27,10 @@ SECTIONS = {
 }
 """Device sections by kind of system; `memory` brings `dram`. The same as `gempim.systems.KINDS`."""
 
-BUILDABLE = ("cpu", "cpu+sram_pim")
+PIM_MEMORY = "xpu+logic_pim"
+"""The kind whose main memory is the plug-in's; it has no cores of its own (:func:`with_host`)."""
+
+BUILDABLE = ("cpu", "cpu+sram_pim", PIM_MEMORY)
 """Kinds that can be built from gem5's components and the plug-in."""
 
 Values = Dict[str, Any]
@@ -91,6 +94,18 @@ def load(path: str) -> Resolved:
         if not isinstance(doc.get(key), kind):
             raise SpecError(f"--experiment {path}: {key}: missing, or no {kind.__name__}")
     return doc
+
+
+def with_host(resolved: Resolved, host: Resolved) -> Resolved:
+    """A system without cores, with the cores and caches of another one.
+
+    :raises SpecError: that one has none
+    """
+    missing = [s for s in ("cpu", "llc") if s not in host["sections"]]
+    if missing:
+        raise SpecError(f"--host: system {host['system']} has no section {missing[0]}")
+    own = {s: host["sections"][s] for s in ("cpu", "llc")}
+    return {**resolved, "host": host["system"], "sections": {**resolved["sections"], **own}}
 
 
 def check_buildable(resolved: Resolved) -> None:

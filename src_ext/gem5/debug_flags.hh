@@ -7,6 +7,7 @@
 namespace gem5::debug {
 
 inline SimpleFlag SramPim("SramPim", "Commands, tiles and memory traffic of the SRAM-PIM");
+inline SimpleFlag PimDram("PimDram", "Commands of memory with PIM");
 inline SimpleFlag PimDecoder("PimDecoder", "Decoding of lutmm");
 
 } // namespace gem5::debug

@@ -20,7 +20,7 @@ import m5.params
 import m5.SimObject
 from m5.defines import buildEnv
 
-PLUGIN_CLASSES = ("SramPim", "PimArmDecoder")
+PLUGIN_CLASSES = ("SramPim", "PimArmDecoder", "PimDram", "Xpu")
 
 
 class Writer:
@@ -164,7 +164,7 @@ def binding(cls):
 
 
 def plugin_headers(out, sources):
-    """The plug-in's own SimObjects: params headers, their binding, and the copy of the model's parameters."""
+    """The plug-in's own SimObjects: params headers, their binding, and the copies of the models' parameters."""
     import importlib
 
     includes, bodies = "", ""
@@ -176,10 +176,17 @@ def plugin_headers(out, sources):
         bodies += body
     text = "{}namespace gem5 {{\nnamespace py = pybind11;\ninline void bind_sim_objects(py::module_ &m) {{\n{}}}\n}}\n"
     write(out, "gem5/bind_sim_objects.hh", text.format(includes, bodies))
-    with open(os.path.join(sources, "gempim_gem5", "sram_pim_params.json")) as file:
-        names = [info["name"] for info in json.load(file)]
+    copy_params(out, sources, "sram_pim_params.json", "sram_pim")
+    for model in ("logic_pim", "dram"):
+        copy_params(out, sources, "pim_dram_params.json", model)
+
+
+def copy_params(out, sources, listed, model):
+    """gem5/<model>_copy_params.hh: from a SimObject's parameters, the ones in the list `listed`, to the model's."""
+    with open(os.path.join(sources, "gempim_gem5", listed)) as file:
+        names = [info["name"] for info in json.load(file) if info["model"] == model]
     # Included in a function body, so no header guard.
-    with open(os.path.join(out, "gem5", "sram_pim_copy_params.hh"), "w") as file:
+    with open(os.path.join(out, "gem5", f"{model}_copy_params.hh"), "w") as file:
         file.writelines(f"model.{n} = static_cast<decltype(model.{n})>(params.{n});\n" for n in names)
 
 

@@ -1,29 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Statistics of the SRAM-PIM in gem5: the model's own counters, and what only gem5 has.
-#include <string>
-
 #include "gem5/sram_pim.hh"
+#include "gem5/stat_units.hh"
 
 namespace gem5 {
 
 namespace pim = gempim::sram_pim;
-
-namespace {
-
-const statistics::units::Base *unit_of(const std::string &unit) {
-    if (unit == "cycles") {
-        return statistics::units::Cycle::get();
-    }
-    if (unit == "bytes") {
-        return statistics::units::Byte::get();
-    }
-    if (unit == "ps") {
-        return statistics::units::Tick::get();
-    }
-    return statistics::units::Count::get();
-}
-
-} // namespace
 
 SramPim::Stats::Stats(SramPim &owner)
     : statistics::Group(&owner), owner(owner),
@@ -52,7 +34,7 @@ SramPim::Stats::Stats(SramPim &owner)
       ADD_STAT(dataLines, statistics::units::Count::get(), "cache lines read or written by the data port") {
     pim::SramPimCounters::visit(
         owner.model_.counters(), [this](const char *name, const uint64_t &, const char *unit, const char *description) {
-            model.push_back(std::make_unique<statistics::Scalar>(this, name, unit_of(unit), description));
+            model.push_back(std::make_unique<statistics::Scalar>(this, name, stat_unit(unit), description));
             model.back()->precision(0);
         });
 }

@@ -113,6 +113,8 @@ class Controller {
     // For a second controller on the same channel. All times are those of the channel, which has skipped none.
     ChannelState &state() { return state_; }
     const ChannelState &state() const { return state_; }
+    /** Of a request's command that `peek` returned: the request's age, as `arrivals` was before it came. */
+    static std::uint64_t age_of(const Candidate &c) { return c.order & ((std::uint64_t{1} << 62) - 1); }
     /** The next command of this controller unless something else happens first (a refresh falls due, the guest sends).
      */
     Candidate peek() const;

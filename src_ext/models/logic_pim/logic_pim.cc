@@ -73,12 +73,16 @@ std::uint64_t LogicPim::beside_bursts(const Beside &beside) const {
     return ceil_div(beside.bytes, static_cast<std::uint64_t>(dram_.burst_bytes()) * params_.pseudo_channels * stacks_);
 }
 
-void LogicPim::run(Cost &cost, const Program &program, const std::vector<std::uint32_t> &spaces, const Beside &beside,
-                   std::uint32_t stacks) const {
+void LogicPim::check_fits(const Program &program, const std::vector<std::uint32_t> &spaces) const {
     const std::uint64_t capacity = spaces.size() * geometry_.space_bytes / geometry_.column_bytes;
     require(program.jobs.empty() || program.extent <= capacity,
             "operands of " + std::to_string(program.extent) + " columns a pseudo-channel do not fit " +
                 std::to_string(spaces.size()) + " spaces of together " + std::to_string(capacity));
+}
+
+void LogicPim::run(Cost &cost, const Program &program, const std::vector<std::uint32_t> &spaces, const Beside &beside,
+                   std::uint32_t stacks) const {
+    check_fits(program, spaces);
     std::vector<std::vector<std::uint32_t>> banks;
     const dram::BundleRules rules = bundle_rules(params_, dram_);
     for (const std::uint32_t s : beside.spaces) {
@@ -89,32 +93,46 @@ void LogicPim::run(Cost &cost, const Program &program, const std::vector<std::ui
     const ChannelResult one = run_channel(params_, dram_, program.jobs, traffic, nullptr);
     cost.pim_ps = std::max(cost.pim_ps, one.pim_ps);
     cost.xpu_ps = std::max(cost.xpu_ps, one.xpu_ps);
-    cost.counters.add(program.counters, stacks);
-    LogicPimCounters channel = one.counters;
-    const std::uint64_t burst_bits = 8ULL * dram_.burst_bytes();
-    channel.pim_reads = channel.pim_columns * geometry_.banks;
-    channel.pim_writes = channel.pim_column_writes * geometry_.banks;
-    channel.xpu_tsv_bits = (channel.xpu_reads + channel.xpu_writes) * burst_bits;
-    if (params_.units_on_logic_die) {
-        channel.pim_tsv_bits = (channel.pim_reads + channel.pim_writes) * burst_bits;
-    }
-    cost.counters.add(channel, static_cast<std::uint64_t>(stacks) * params_.pseudo_channels);
+    cost.counters.add(program_counts(program, stacks));
+    cost.counters.add(channel_counts(one.counters), static_cast<std::uint64_t>(stacks) * params_.pseudo_channels);
+}
+
+LogicPimCounters LogicPim::program_counts(const Program &program, std::uint32_t stacks) const {
+    LogicPimCounters sum;
+    sum.add(program.counters, stacks);
     if (!params_.units_on_logic_die) {
         // Inputs go down to the modules, sums come back up.
-        cost.counters.pim_tsv_bits +=
-            8 * stacks * (program.counters.input_buffer_reads + program.counters.result_buffer_writes);
+        sum.pim_tsv_bits += 8 * stacks * (program.counters.input_buffer_reads + program.counters.result_buffer_writes);
     }
+    return sum;
+}
+
+LogicPimCounters LogicPim::channel_counts(const LogicPimCounters &channel) const {
+    LogicPimCounters counts = channel;
+    const std::uint64_t burst_bits = 8ULL * dram_.burst_bytes();
+    counts.pim_reads = counts.pim_columns * geometry_.banks;
+    counts.pim_writes = counts.pim_column_writes * geometry_.banks;
+    counts.xpu_tsv_bits = (counts.xpu_reads + counts.xpu_writes) * burst_bits;
+    if (params_.units_on_logic_die) {
+        counts.pim_tsv_bits = (counts.pim_reads + counts.pim_writes) * burst_bits;
+    }
+    return counts;
+}
+
+Program LogicPim::gemm_program(std::uint64_t n, std::uint64_t k, std::uint64_t tokens,
+                               const std::vector<std::uint32_t> &spaces, bool split_k) const {
+    require(n > 0 && k > 0 && tokens > 0, "n, k and tokens must be at least 1");
+    check_spaces(spaces);
+    const Planner planner(params_, dram_, spaces);
+    Program program = planner.gemm({split_k ? n : ceil_div(n, stacks_), split_k ? ceil_div(k, stacks_) : k, tokens});
+    check_fits(program, spaces);
+    return program;
 }
 
 Cost LogicPim::gemm(std::uint64_t n, std::uint64_t k, std::uint64_t tokens, const std::vector<std::uint32_t> &spaces,
                     const Beside &beside, bool split_k) const {
-    require(n > 0 && k > 0 && tokens > 0, "n, k and tokens must be at least 1");
-    check_spaces(spaces);
-    const Planner planner(params_, dram_, spaces);
-    const GemmShape shape{split_k ? n : ceil_div(n, stacks_), split_k ? ceil_div(k, stacks_) : k, tokens};
-    Program program = planner.gemm(shape);
     Cost cost;
-    run(cost, program, spaces, beside, stacks_);
+    run(cost, gemm_program(n, k, tokens, spaces, split_k), spaces, beside, stacks_);
     cost.counters.macs = n * k * tokens;
     return cost;
 }

@@ -54,6 +54,16 @@ class LogicPim {
     Cost gemm(std::uint64_t n, std::uint64_t k, std::uint64_t tokens, const std::vector<std::uint32_t> &spaces,
               const Beside &beside, bool split_k) const;
 
+    /** What `gemm` runs on the pseudo-channels of one stack. @throws std::invalid_argument as gemm */
+    Program gemm_program(std::uint64_t n, std::uint64_t k, std::uint64_t tokens,
+                         const std::vector<std::uint32_t> &spaces, bool split_k) const;
+
+    /** Counts of an operator on `stacks` stacks that its commands do not say. */
+    LogicPimCounters program_counts(const Program &program, std::uint32_t stacks) const;
+
+    /** Counts of one pseudo-channel with what follows from them: bursts and bits. */
+    LogicPimCounters channel_counts(const LogicPimCounters &channel) const;
+
     /** Gate, up, activation, down; d_ff is the device's. @throws std::invalid_argument as gemm */
     Cost expert(std::uint64_t d_model, std::uint64_t d_ff, std::uint64_t tokens, bool gated,
                 const std::vector<std::uint32_t> &spaces, const Beside &beside) const;
@@ -76,6 +86,7 @@ class LogicPim {
 
   private:
     void check_spaces(const std::vector<std::uint32_t> &spaces) const;
+    void check_fits(const Program &program, const std::vector<std::uint32_t> &spaces) const;
     std::uint64_t beside_bursts(const Beside &beside) const;
     /** Add `stacks` stacks that each run `program`. */
     void run(Cost &cost, const Program &program, const std::vector<std::uint32_t> &spaces, const Beside &beside,

@@ -5,85 +5,165 @@
 #include <stdexcept>
 #include <utility>
 
-#include "models/logic_pim/sequencer.hh"
-
 namespace gempim::logic_pim {
 
 namespace {
 
-constexpr Ps kForever = dram::Controller::kForever;
-
-/** Queue what the xPU's controller has room for, in order. `own`: requests of the xPU itself. */
-void offer(XpuTraffic &traffic, bool own, dram::Controller &controller, Sequencer &pim) {
-    while (traffic.left() > 0) {
-        const XpuRequest request = traffic.front();
-        if (controller.queue_full(request.write)) {
-            return;
-        }
-        controller.push_now(request.at, request.write, own);
-        pim.xpu_asks(request.at.bank, controller.now());
-        traffic.pop();
-    }
+/** The clock edge at `time` or after it. */
+Ps on_edge(Ps time, Ps clock) {
+    return (time + clock - 1) / clock * clock;
 }
 
 } // namespace
 
-ChannelResult run_channel(const LogicPimParams &p, const dram::DramParams &d, std::vector<Job> jobs,
-                          XpuTraffic &traffic, dram::Trace *trace) {
-    dram::Controller controller(d, bundle_rules(p, d));
-    const Ps interval = static_cast<Ps>(d.refresh_interval_nCK()) * d.tCK_ps;
-    const Ps start = static_cast<Ps>(p.refresh_phase * static_cast<double>(interval / d.tCK_ps)) * d.tCK_ps;
-    controller.run_until(start, trace);
-    const dram::DramCounters before = controller.counters(start);
-    controller.begin_transfer();
-    const bool has_jobs = !jobs.empty();
-    const bool has_traffic = traffic.left() > 0;
-    const Ps instruction = (p.instruction_ps + d.tCK_ps - 1) / d.tCK_ps * d.tCK_ps;
-    Sequencer pim(p, d, std::move(jobs), start + instruction);
-    const bool pim_first = p.priority == "pim";
-    std::uint64_t refreshes_without_command = 0;
+PimChannel::PimChannel(const LogicPimParams &p, const dram::DramParams &d)
+    : params_(p), dram_(d), controller_(d, bundle_rules(p, d)), instruction_(on_edge(p.instruction_ps, d.tCK_ps)),
+      pim_first_(p.priority == "pim") {}
 
-    while (!pim.finished() || traffic.left() > 0 || controller.queued() > 0) {
-        offer(traffic, true, controller, pim);
-        pim.plan(controller);
-        if (XpuTraffic *writes = pim.bank_writes()) {
-            offer(*writes, false, controller, pim);
+void PimChannel::arrive_at(Ps time) {
+    if (idle()) {
+        controller_.run_until(time, nullptr);
+    }
+    controller_.pass(on_edge(time, dram_.tCK_ps));
+}
+
+std::uint64_t PimChannel::push(const XpuRequest &request) {
+    const std::uint64_t age = controller_.arrivals();
+    controller_.push_now(request.at, request.write, true);
+    if (pim_) {
+        pim_->xpu_asks(request.at.bank, controller_.now());
+    }
+    return age;
+}
+
+void PimChannel::start(std::vector<Job> jobs) {
+    if (!counting_) {
+        counting_ = true;
+        before_ = controller_.counters(controller_.now());
+    }
+    if (jobs.empty()) {
+        return;
+    }
+    pim_ = std::make_unique<Sequencer>(params_, dram_, std::move(jobs), controller_.now() + instruction_);
+    // The operator's time starts with its instruction; clocks before it are waiting for it.
+    ended_.stall_operand_ps += instruction_;
+}
+
+/** Queue results that go to memory with ordinary writes, as far as there is room. */
+void PimChannel::offer_bank_writes() {
+    XpuTraffic *const writes = pim_->bank_writes();
+    while (writes && writes->left() > 0) {
+        const XpuRequest request = writes->front();
+        if (controller_.queue_full(request.write)) {
+            return;
         }
-        const dram::Controller::Candidate xpu = controller.peek();
-        const dram::Controller::Candidate own = pim.peek(controller);
-        const Ps wake = std::max(pim.wake(), controller.now());
+        controller_.push_now(request.at, request.write, false);
+        pim_->xpu_asks(request.at.bank, controller_.now());
+        writes->pop();
+    }
+}
+
+PimChannel::Step PimChannel::step(Ps limit, bool nothing_to_come, dram::Trace *trace) {
+    Step result;
+    for (unsigned refreshes = 0;; ++refreshes) {
+        if (refreshes > 1000) {
+            throw std::logic_error("logic_pim: no command goes any more");
+        }
+        if (pim_) {
+            pim_->plan(controller_);
+            offer_bank_writes();
+        }
+        const dram::Controller::Candidate xpu = controller_.peek();
+        const dram::Controller::Candidate own = pim_ ? pim_->peek(controller_) : dram::Controller::Candidate{};
+        const Ps wake = pim_ ? std::max(pim_->wake(), controller_.now()) : kForever;
         const Ps next = std::min({xpu.time, own.time, wake});
-        if (controller.next_refresh_due() <= next) {
-            controller.make_refresh_due();
-            if (++refreshes_without_command > 1000) {
-                throw std::logic_error("logic_pim: no command goes any more");
-            }
+        const Ps due = controller_.next_refresh_due();
+        result.next = std::min(next, due);
+        if (result.next >= limit) {
+            end_jobs();
+            return result;
+        }
+        if (due <= next) {
+            controller_.make_refresh_due();
             continue;
         }
-        refreshes_without_command = 0;
+        result.done = true;
         if (wake < std::min(xpu.time, own.time)) {
-            controller.pass(wake);
-        } else if (own.time < xpu.time || (own.time == xpu.time && pim_first && xpu.order != 0)) {
+            controller_.pass(wake);
+        } else if (own.time < xpu.time || (own.time == xpu.time && pim_first_ && xpu.order != 0)) {
             const bool column = own.op == dram::Op::kBundleRd || own.op == dram::Op::kBundleWr;
-            const bool alone = traffic.left() == 0 && controller.queued() == 0 && xpu.time == kForever;
-            const Ps limit = controller.next_refresh_due();
-            pim.issue(column && alone && !trace ? pim.skip_columns(own, controller, limit) : own, controller, trace);
+            const bool alone = nothing_to_come && controller_.queued() == 0 && xpu.time == kForever;
+            pim_->issue(column && alone && !trace ? pim_->skip_columns(own, controller_, due) : own, controller_,
+                        trace);
         } else {
-            controller.issue_next(xpu, trace);
+            result.served = xpu.op == dram::Op::kRd || xpu.op == dram::Op::kWr;
+            result.write = xpu.op == dram::Op::kWr;
+            result.age = dram::Controller::age_of(xpu);
+            const dram::Timing &timing = controller_.state().timing();
+            result.beat = xpu.time + (result.write ? timing.write_done : timing.read_done);
+            controller_.issue_next(xpu, trace);
         }
+        end_jobs();
+        return result;
     }
+}
 
+/** Fold the jobs' counts once their rows are closed, and the ordinary commands' once the channel is idle. */
+void PimChannel::end_jobs() {
+    if (pim_ && pim_->finished()) {
+        ended_.add(pim_->counters());
+        pim_end_ = pim_->end();
+        pim_.reset();
+    }
+    if (counting_ && idle()) {
+        add_ordinary(ended_);
+        counting_ = false;
+    }
+}
+
+void PimChannel::add_ordinary(LogicPimCounters &sum) const {
+    const dram::DramCounters now = controller_.counters(controller_.now());
+    sum.xpu_acts += now.acts - before_.acts;
+    sum.xpu_reads += now.reads - before_.reads;
+    sum.xpu_writes += now.writes - before_.writes;
+    sum.refs += now.refs - before_.refs;
+}
+
+LogicPimCounters PimChannel::counters() const {
+    LogicPimCounters sum = ended_;
+    if (pim_) {
+        sum.add(pim_->counters());
+    }
+    if (counting_) {
+        add_ordinary(sum);
+    }
+    return sum;
+}
+
+ChannelResult run_channel(const LogicPimParams &p, const dram::DramParams &d, std::vector<Job> jobs,
+                          XpuTraffic &traffic, dram::Trace *trace) {
+    PimChannel channel(p, d);
+    const Ps interval = static_cast<Ps>(d.refresh_interval_nCK()) * d.tCK_ps;
+    const Ps start = static_cast<Ps>(p.refresh_phase * static_cast<double>(interval / d.tCK_ps)) * d.tCK_ps;
+    channel.idle_until(start, trace);
+    channel.begin_transfer();
+    const bool has_jobs = !jobs.empty();
+    const bool has_traffic = traffic.left() > 0;
+    channel.start(std::move(jobs));
+    for (;;) {
+        while (traffic.left() > 0 && !channel.queue_full(traffic.front().write)) {
+            channel.push(traffic.front());
+            traffic.pop();
+        }
+        if (channel.idle() && traffic.left() == 0) {
+            break;
+        }
+        channel.step(PimChannel::kForever, traffic.left() == 0, trace);
+    }
     ChannelResult result;
-    result.counters = pim.counters();
-    const dram::DramCounters after = controller.counters(controller.now());
-    result.counters.xpu_acts = after.acts - before.acts;
-    result.counters.xpu_reads = after.reads - before.reads;
-    result.counters.xpu_writes = after.writes - before.writes;
-    result.counters.refs = after.refs - before.refs;
-    // The operator's time starts with its instruction; clocks before it are waiting for it.
-    result.counters.stall_operand_ps += has_jobs ? instruction : 0;
-    result.pim_ps = has_jobs ? pim.end() - start : 0;
-    result.xpu_ps = has_traffic ? controller.transfer_beat() - start : 0;
+    result.counters = channel.counters();
+    result.pim_ps = has_jobs ? channel.pim_end() - start : 0;
+    result.xpu_ps = has_traffic ? channel.xpu_beat() - start : 0;
     return result;
 }
 

@@ -55,6 +55,8 @@ class Sequencer {
 
     /** Whether all jobs are done and all bundles closed. */
     bool finished() const { return job_ == jobs_.size() && slots_.empty(); }
+    /** Whether all jobs are done; rows may still be open. */
+    bool jobs_done() const { return job_ == jobs_.size(); }
     /** When the last job ended [ps, channel time]. */
     Ps end() const { return end_; }
     const LogicPimCounters &counters() const { return counters_; }
