@@ -118,11 +118,12 @@ def _compare(run: Run, operator: Operator, machine: Machine) -> list[dict[str, i
 )
 def test_same_times_and_counts(device: Gem5, tmp_path: Path, operator: Operator) -> None:
     run = device.run(
-        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 14, "--settle-ns", 8700, "--rest-ns", REST_PS // 1000,
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 10, "--settle-ns", 8000, "--sweep-ns", 3900,
+        "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
     )  # fmt: skip
     compared = _compare(run, operator, Machine(PIM, DRAM, STACKS))
-    assert len(compared) >= 3
+    assert len(compared) >= 6
     # Starts at several places of the refresh interval, so that not all of them were the same run.
     assert any(counts["refs"] or counts["stall_refresh_ps"] for counts in compared)
     assert len({counts["pim_ps"] for counts in compared}) > 1
@@ -138,12 +139,13 @@ def test_other_parameters_are_the_same_in_both_hosts(device: Gem5, tmp_path: Pat
     operator = Operator(128, 64, 40, (0, 1), xpu_bytes=131072, xpu_spaces=(2,))
     sets = {f"logic_pim.{key}": value for key, value in changes.items()} | {"dram.read_queue": 2}
     run = device.run(
-        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 5, "--settle-ns", 9300, "--rest-ns", REST_PS // 1000,
+        tmp_path, "pim_gemv", *operator.guest(), "--repeat", 6, "--settle-ns", 8000, "--sweep-ns", 3900,
+        "--rest-ns", REST_PS // 1000,
         system="duplex", cpu="timing", options=("--fast-forward", *operator.options()),
         sets={**sets, "memory.channels": 16},
     )  # fmt: skip
     machine = Machine({**PIM, **changes}, {**DRAM, "read_queue": 2}, 1)
-    assert len(_compare(run, operator, machine)) >= 2
+    assert len(_compare(run, operator, machine)) >= 3
     as_shipped = operator.embedded(500, Machine(PIM, DRAM, 1))
     assert operator.embedded(500, machine) != as_shipped  # the changes matter
     assert operator.embedded(500, Machine(PIM, machine.dram, 1))[1] != as_shipped[1]

@@ -215,7 +215,7 @@ int main(int argc, char **argv) {
     struct problem *p = (struct problem *)micro_alloc(sizeof *p);
     const char *format = "fp16";
     const char *split = "n";
-    uint64_t threads = 1, repeat = 1, seed = 1, settle_ns = 0, bytes = 1 << 20;
+    uint64_t threads = 1, repeat = 1, seed = 1, settle_ns = 0, sweep_ns = 0, bytes = 1 << 20;
     int with_check = 0, corrupt = 0;
     struct micro_team *team;
     uint16_t *results;
@@ -232,6 +232,8 @@ int main(int argc, char **argv) {
         micro_number("--bytes", &bytes, 64, UINT64_C(1) << 32, "bytes of the array of each of those"),
         micro_number("--settle-ns", &settle_ns, 0, UINT64_C(1000000000),
                      "time to wait before a region, so that the memory is at rest"),
+        micro_number("--sweep-ns", &sweep_ns, 0, UINT64_C(1000000000),
+                     "with --repeat R: command r starts r / R into such a period of time (of the memory's refresh)"),
         micro_number("--rest-ns", &p->rest_ns, 0, UINT64_C(1000000000),
                      "time by which a region outlasts its command, for what an xPU still reads"),
         micro_number("--repeat", &repeat, 1, 1000, "commands, each a region of interest"),
@@ -285,6 +287,8 @@ int main(int argc, char **argv) {
         gempim_pimq_flush(at, p->results_bytes);
         p->done = 0;
         wait_ns(settle_ns);
+        while (sweep_ns != 0 && (micro_now_ns() + sweep_ns - sweep_ns * run / repeat) % sweep_ns > 50) {
+        }
         for (i = 1; i < threads; ++i) {
             p->passes[i] = 0;
             p->sum[i] = 0;
