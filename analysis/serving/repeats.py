@@ -28,14 +28,14 @@ METRICS = (
 """Columns of which a row has the interval, in the columns ``<metric>_low`` and ``<metric>_high``."""
 
 METHOD = (
-    "95 % intervals of repeated runs: Student's t times the standard error of the mean over runs that differ only in a "
-    "named repeat key. Percentiles are means of the runs' percentiles; dollars are those of the mean rate. Runs with "
-    "the same seeds saw the same requests: there the interval of a ratio to the baseline, and of a geometric mean, is that "
-    "of the differences, seed by seed, of the two sides' relative deviations from their means (ratio estimator, "
-    "Cochran, 1977). With other seeds the two sides of a ratio combine by the root of the sum of squares (Kline and "
-    "McClintock, 1953), and the half-width of a geometric mean is the mean of its cases'. The stages of one run depend "
-    "on each other: of a run that was not repeated no interval is known. "
-    "Not in the intervals: parameters that are choices, prices, energies per event, and what the models get wrong."
+    "95 % intervals of repeated runs: Student's t times the standard error of the mean over runs that differ only in "
+    "a named repeat key. Percentiles are means of the runs' percentiles; dollars are those of the mean rate. Runs "
+    "with the same seeds saw the same requests: there the interval of a ratio to the baseline, and of a geometric "
+    "mean, is that of the differences, seed by seed, of the two sides' relative deviations from their means (ratio "
+    "estimator, Cochran, 1977). With other seeds the two sides of a ratio combine by the root of the sum of squares "
+    "(Kline and McClintock, 1953), and the half-width of a geometric mean is the mean of its cases'. The stages of "
+    "one run depend on each other: of a run that was not repeated no interval is known. Not in the intervals: "
+    "parameters that are choices, prices, energies per event, and what the models get wrong."
 )
 """The method in a paragraph, for reports."""
 
