@@ -121,11 +121,14 @@ def _lead(rows: pd.DataFrame, baseline: str | None) -> list[str]:
         own = rows.iloc[of]
         mean, found = mean_ratio(rows, of, "speedup")
         sure = "" if found is None else f", 95 % interval {ends(found)}"
-        out.append(
+        said = [
             f"{name}: {_span(own['speedup'])} the tokens a second of {baseline} (geometric mean"
-            f" {rounded(mean, None if found is None else found.half, DIGITS)}x{sure}), median time between tokens"
-            f" {_span(own['tbt_p50_ratio'])}, energy a token {_span(own['j_per_token_ratio'])} of it."
-        )
+            f" {rounded(mean, None if found is None else found.half, DIGITS)}x{sure})"
+        ]
+        for ratio, what in (("tbt_p50_ratio", "median time between tokens"), ("j_per_token_ratio", "energy a token")):
+            if own[ratio].notna().all():
+                said.append(f"{what} {_span(own[ratio])} of it")
+        out.append(", ".join(said) + ".")
     return out
 
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -258,6 +259,10 @@ def test_keys_of_the_requests_are_matched_and_those_of_one_system_are_not(served
         at = SEEDS.index(own[SEED])
         of, over = (_values(served, s, own["qps"], "tokens_per_s")[at] for s in (f"{own['system']} x4", BASE))
         assert own["speedup"] == pytest.approx(of / over)
+    # A seed that the baseline was not run with is compared with nothing.
+    rows = frame([r for r in served if r.run.system != "gpu-h100" or r.run.experiment["requests"]["seed"] == 3], BASE,
+                 extra_keys=[SEED])  # fmt: skip
+    assert rows["speedup"].notna().tolist() == [seed == 3 for seed in rows[SEED]]
     # The GPUs have no policy: one row of theirs is the baseline of both.
     gpu, duplex = served[0], served[2]
     assert (gpu.run.system, duplex.run.system) == ("gpu-h100", "duplex-pe-et")
@@ -269,7 +274,7 @@ def test_keys_of_the_requests_are_matched_and_those_of_one_system_are_not(served
     assert list(texts(rows)["moe"])[::2] == ["–", "always"]
 
 
-def test_a_lower_bound_has_no_interval(served: list[ServeResult]) -> None:
+def test_a_lower_bound_has_no_interval(served: list[ServeResult], tmp_path: Path) -> None:
     bound = [replace(r, energy=replace(r.energy, unknown=("x",))) if r.run.system != "gpu-h100" else r for r in served]
     assert bound[2].energy.is_lower_bound
     rows = frame(bound, BASE, repeats=[SEED])
@@ -277,6 +282,10 @@ def test_a_lower_bound_has_no_interval(served: list[ServeResult]) -> None:
     assert rows.loc[of, ["j_per_token_low", "j_per_token_ratio", "j_per_token_ratio_high"]].isna().all().all()
     assert rows.loc[~of, "j_per_token_low"].notna().all()
     assert texts(rows)["J/token"][of].str.startswith(">= ").all()
+    page = write_serve_report(bound, tmp_path, baseline=BASE, repeats=[SEED], png=False).read_text()
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page)
+    assert "median time between tokens" in lead
+    assert "energy" not in lead
 
 
 def test_people_get_digits_and_programs_all_of_them(served: list[ServeResult]) -> None:
