@@ -110,20 +110,8 @@ class Run:
 
         Raises RunError that names the run and the nearest key when there is no such key.
         """
-        at: Any = self.manifest
-        done: list[str] = []
-        for part in dotted.split("."):
-            at = plain(at) if isinstance(at, Mapping) and part not in at else at
-            if not isinstance(at, Mapping) or part not in at:
-                names = list(at) if isinstance(at, Mapping) else []
-                where = self.path if self.path.suffix == ".toml" else self.path / "manifest.json"
-                raise RunError(
-                    f"{where}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
-                    f"{', '.join(map(str, names)) or 'no keys'}){suggest(part, map(str, names))}"
-                )
-            at = at[part]
-            done.append(part)
-        return plain(at)
+        where = self.path if self.path.suffix == ".toml" else self.path / "manifest.json"
+        return manifest_value(self.manifest, where, dotted)
 
     def has(self, dotted: str) -> bool:
         """Whether the manifest has this dotted key, with a value or as a section."""
@@ -156,6 +144,23 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping) and "value" in value and ("source" in value or "unit" in value):
         return value["value"]
     return value
+
+
+def manifest_value(manifest: Mapping[str, Any], where: str | Path, dotted: str) -> Any:
+    """The plain value at a dotted key of a manifest; `where` names it in errors. Raises RunError as `Run.lookup`."""
+    at: Any = manifest
+    done: list[str] = []
+    for part in dotted.split("."):
+        at = plain(at) if isinstance(at, Mapping) and part not in at else at
+        if not isinstance(at, Mapping) or part not in at:
+            names = list(at) if isinstance(at, Mapping) else []
+            raise RunError(
+                f"{where}: no key {dotted!r} ({'.'.join(done) or 'top'} has: "
+                f"{', '.join(map(str, names)) or 'no keys'}){suggest(part, map(str, names))}"
+            )
+        at = at[part]
+        done.append(part)
+    return plain(at)
 
 
 def load_run(path: str | Path) -> Run:

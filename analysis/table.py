@@ -133,7 +133,7 @@ def check_keys_told(results: Sequence[Result], named: Sequence[str] = ()) -> Non
         own = (result.run.experiment["engine"], *(str(values[i]) for values in told))
         for section, columns in _TOLD.items():
             of = (result.run.system, *own) if section == "system" else own[1:] if section == "workload" else own
-            for name, value in _leaves(result.run.experiment.get(section, {}), columns):
+            for name, value in leaves(result.run.experiment.get(section, {}), columns):
                 key = f"experiment.{section}.{name}"
                 if key in named:
                     continue
@@ -145,7 +145,7 @@ def check_keys_told(results: Sequence[Result], named: Sequence[str] = ()) -> Non
                     )
 
 
-def _leaves(tree: Any, without: Sequence[str], prefix: str = "") -> list[tuple[str, Any]]:
+def leaves(tree: Any, without: Sequence[str], prefix: str = "") -> list[tuple[str, Any]]:
     """Plain numbers and flags of a section, and its texts that are values with a unit, by dotted name."""
     out = []
     for name, raw in tree.items() if isinstance(tree, dict) else ():
@@ -153,7 +153,7 @@ def _leaves(tree: Any, without: Sequence[str], prefix: str = "") -> list[tuple[s
         if prefix + name in without:
             continue
         if isinstance(value, dict):
-            out += _leaves(value, without, f"{prefix}{name}.")
+            out += leaves(value, without, f"{prefix}{name}.")
         elif isinstance(value, bool | int | float) or (isinstance(value, str) and (value is not raw or not prefix)):
             out.append((prefix + name, value))
     return [(name, value) for name, value in out if name not in ("title", "description")]

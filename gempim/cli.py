@@ -35,7 +35,7 @@ from gempim.cli_options import (
     system_of,
 )
 from gempim.cli_run import run, simulate_one
-from gempim.cli_serve import Count, Devices, Lin, Lout, compare_serving, serve, serving_options
+from gempim.cli_serve import Count, Devices, Keys, Lin, Lout, Repeats, compare_serving, serve, serving_options
 from gempim.quantity import DataError
 
 app = typer.Typer(
@@ -223,14 +223,8 @@ def report(
     price: Prices = None,
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
-    keys: Annotated[
-        list[str] | None,
-        typer.Option("--key", help="Manifest key in which runs differ, as a column: experiment.system.sram_pim.nbw."),
-    ] = None,
-    repeats: Annotated[
-        list[str] | None,
-        typer.Option("--repeats", help="Manifest key (a seed) in which repeated runs differ: their mean is shown."),
-    ] = None,
+    keys: Keys = None,
+    repeats: Repeats = None,
     llama_bench: LlamaBench = None,
 ) -> None:
     """HTML, Markdown, CSV and JSON report of run directories.
@@ -238,6 +232,8 @@ def report(
     Example: `gempim report runs/* --baseline neoverse-n1 --out out`
 
     Example: `gempim report runs/* --repeats experiment.workload.routing_seed --llama-bench bench.json`
+
+    Example: `gempim report runs/serve-* --repeats experiment.requests.seed --baseline gpu-h100`
     """
     from gempim.output import make_report
 

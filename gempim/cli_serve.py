@@ -31,6 +31,14 @@ Count = Annotated[
         "--requests", help="Requests answered a run. Default: twice the batch.", min=1, rich_help_panel=_SERVING
     ),
 ]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", help="Manifest key in which runs differ, as a column: experiment.system.sram_pim.nbw."),
+]
+Repeats = Annotated[
+    list[str] | None,
+    typer.Option("--repeats", help="Manifest key (a seed) in which repeated runs differ: their mean is shown."),
+]
 _PRICE = typer.Option("--price", help="Override a price: h100.usd_per_hour=2.5. Repeatable.")
 
 _SERVING_ONLY = ("lin", "lout", "devices", "requests")
@@ -56,15 +64,28 @@ def serve(
     energy: Energy = None,
     utilisation: Utilisation = 1.0,
     report: ReportDir = None,
+    keys: Keys = None,
+    repeats: Repeats = None,
 ) -> None:
     """Serve a stream of requests by continuous batching: TTFT, time between tokens, end to end, tokens/s, J/token.
 
+    A file has one seed of the requests and one of the routes; several files are several seeds, and `--repeats` makes
+    one row of them, with 95 % intervals.
+
     Example: `gempim serve workloads/serve/mixtral-qps.toml --report out`
+
+    Example: `gempim serve seed0.toml seed1.toml seed2.toml --repeats experiment.requests.seed`
     """
+    from gempim.analysis.serving.keys import check_told_before
     from gempim.serve.spec import load_serve
 
-    experiments = [e for file in files for e in load_serve(file)]
-    _run(experiments, runs, output, price=price, energy=energy, utilisation=utilisation, report=report)
+    found = [(e, f"{file}: {e.slug()}") for file in files for e in load_serve(file)]
+    # Before hours of simulation, not after.
+    check_told_before([(name, {"experiment": e.to_json()}) for e, name in found], (*(keys or ()), *(repeats or ())))
+    _run(
+        [e for e, _ in found], runs, output, price=price, energy=energy, utilisation=utilisation, report=report,
+        keys=keys or (), repeats=repeats or (),
+    )  # fmt: skip
 
 
 def compare_serving(
@@ -89,6 +110,7 @@ def compare_serving(
     :param count: requests answered in each run; None: twice the batch
     :param sets: ``policy.moe=coprocess-code``, for every system that has the section, or ``SYSTEM:KEY=VALUE``
     """
+    from gempim.analysis.serving.keys import check_told_before
     from gempim.serve.spec import resolve_serve, split_name
 
     if model is None:
@@ -107,6 +129,7 @@ def compare_serving(
                         "set": own,
                     }
                     experiments += resolve_serve(doc, origin="command line")
+    check_told_before([(e.slug(), {"experiment": e.to_json()}) for e in experiments])
     _run(
         experiments, runs, output, price=price, energy=energy, utilisation=utilisation, report=report,
         baseline=experiments[0].system.name + f" x{experiments[0].devices}",
@@ -142,6 +165,8 @@ def _run(
     utilisation: float,
     report: Path | None,
     baseline: str | None = None,
+    keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
 ) -> None:
     from gempim.output_serve import print_serving
     from gempim.serve.simulate import simulate_serve
@@ -156,5 +181,5 @@ def _run(
         err.print(f"run: {paths[-1]}", style="dim", soft_wrap=True, highlight=False)
     print_serving(
         paths, output, prices=prices_of(price), energy=energy, utilisation=utilisation, report=report,
-        baseline=baseline,
+        baseline=baseline, keys=keys, repeats=repeats,
     )  # fmt: skip

@@ -148,11 +148,12 @@ def make_report(
         raise DataError("report: no run directories given")
     if serving := [is_serve_run(path) for path in run_dirs]:
         if all(serving):
-            if keys or repeats or llama_bench:
-                raise DataError("report: --key, --repeats and --llama-bench are not for runs that served requests")
+            if llama_bench:
+                raise DataError("report: --llama-bench is not for runs that served requests")
             return serving_report(
-                run_dirs, out, baseline=baseline, prices=prices, energy=energy, utilisation=utilisation
-            )
+                run_dirs, out, baseline=baseline, prices=prices, energy=energy, utilisation=utilisation,
+                keys=keys, repeats=repeats,
+            )  # fmt: skip
         if any(serving):
             raise DataError(f"report: {run_dirs[serving.index(True)]} served requests, other runs did not: two reports")
     found = results(run_dirs, prices=prices, energy=energy, utilisation=utilisation)

@@ -11,7 +11,7 @@ from rich.console import Console
 from gempim.analysis.cost import load_prices
 from gempim.analysis.energy import load_energy_table
 from gempim.analysis.serving import ServeResult, evaluate_serve, load_serve_run
-from gempim.analysis.serving.table import frame, markdown
+from gempim.analysis.serving.table import frame, render
 
 err = Console(stderr=True)
 
@@ -41,21 +41,20 @@ def print_serving(
     utilisation: float,
     report: Path | None,
     baseline: str | None = None,
+    keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
 ) -> None:
-    """One row a serving run, with its ratios to the baseline (``gpu-h100 x4``), and the report if asked for."""
+    """One row a serving run, with its ratios to the baseline (``gpu-h100 x4``), and the report if asked for.
+
+    :param keys: manifest keys that become columns
+    :param repeats: manifest keys in which repeated runs differ: one row of their means, with 95 % intervals
+    """
     found = serving_results(paths, prices=prices, energy=energy, utilisation=utilisation)
-    rows = frame(found, baseline)
-    if output == "md":
-        sys.stdout.write(markdown(rows))
-    elif output == "csv":
-        sys.stdout.write(rows.to_csv(index=False))
-    else:
-        text = rows.to_json(orient="records", lines=output == "jsonl")
-        sys.stdout.write(text + ("\n" if output == "json" else ""))
+    sys.stdout.write(render(frame(found, baseline, keys, repeats), output))
     for note in dict.fromkeys(w for r in found for w in r.warnings):
         err.print(f"note: {note}", style="yellow", soft_wrap=True, highlight=False, markup=False)
     if report is not None:
-        page = _write(found, report, baseline)
+        page = _write(found, report, baseline, keys, repeats)
         err.print(f"report: {page}", style="green", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -67,20 +66,24 @@ def serving_report(
     prices: Mapping[str, float],
     energy: str | None,
     utilisation: float,
+    keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
 ) -> Path:
-    """The report of serving runs; the path of its page.
+    """The report of serving runs; the path of its page. `keys` and `repeats`: see `print_serving`.
 
     `baseline` is a system's name, with its devices (``gpu-h100 x4``) where it served with several numbers of them.
     """
     found = serving_results(run_dirs, prices=prices, energy=energy, utilisation=utilisation)
     labels = [r.run.label() for r in found if baseline in (r.run.system, r.run.label())]
-    return _write(found, out, labels[0] if labels else baseline)
+    return _write(found, out, labels[0] if labels else baseline, keys, repeats)
 
 
-def _write(found: Sequence[ServeResult], out: Path, baseline: str | None) -> Path:
+def _write(
+    found: Sequence[ServeResult], out: Path, baseline: str | None, keys: Sequence[str], repeats: Sequence[str]
+) -> Path:
     from gempim.analysis.report.serving import write_serve_report
 
-    return write_serve_report(found, out, baseline=baseline)
+    return write_serve_report(found, out, baseline=baseline, extra_keys=keys, repeats=repeats)
 
 
 def explain_serving(run_dir: Path, *, prices: Mapping[str, float], energy: str | None, utilisation: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from gempim.analysis import style
 from gempim.analysis.plots.figure import Plot, add_legend, colour, panels, styled, text_width_in
+from gempim.analysis.serving.keys import key_titles, values_of
 from gempim.analysis.serving.result import ServeResult
 from gempim.analysis.table import significant
+from gempim.analysis.uncertainty import interval, spread
 
 MAX_BARS = 16
 """A figure of bars shows at most so many runs; the tables have all."""
@@ -32,8 +34,8 @@ def labels_of(results: Sequence[ServeResult]) -> list[str]:
     return list(dict.fromkeys(r.run.label() for r in results))
 
 
-def case_name(result: ServeResult, results: Sequence[ServeResult]) -> str:
-    """What a run is called beside others: its system, and in what it differs from them."""
+def case_name(result: ServeResult, results: Sequence[ServeResult], keys: Sequence[str] = ()) -> str:
+    """What a run is called beside others: its system, and in what it differs from them, manifest `keys` included."""
     parts = [result.run.label()]
 
     def values(r: ServeResult) -> dict[str, object]:
@@ -51,16 +53,30 @@ def case_name(result: ServeResult, results: Sequence[ServeResult]) -> str:
         if len({values(r)[name] for r in results}) > 1:
             text = str(own[name]) if name == "model" else f"{name} {own[name]:g}" if own[name] is not None else "closed"
             parts.append(text)
+    named = [(r.run.name, r.run.manifest) for r in results]
+    place = next(i for i, r in enumerate(results) if r is result)
+    for key, name in key_titles(keys).items():
+        told = values_of(named, key)
+        if len(set(map(str, told))) > 1 and told[place] is not None:
+            parts.append(f"{name} {told[place]}")
     return ", ".join(parts)
 
 
 @styled
-def latency_by_qps(results: Sequence[ServeResult]) -> Plot | None:
-    """Percentiles of the three latencies against requests a second; None unless runs differ in their rate."""
+def latency_by_qps(
+    results: Sequence[ServeResult], keys: Sequence[str] = (), repeats: Sequence[str] = ()
+) -> Plot | None:
+    """Percentiles of the three latencies against requests a second; None unless runs differ in their rate.
+
+    A line a case; it goes through the means of runs that differ only in the keys `repeats`, which are points.
+    """
     open_loop = [r for r in results if r.run.experiment["requests"]["qps"] is not None]
     if len({r.run.experiment["requests"]["qps"] for r in open_loop}) < 2:
         return None
     systems = labels_of(open_loop)
+    lines: dict[str, list[ServeResult]] = {}
+    for r in open_loop:
+        lines.setdefault(_line_name(r, open_loop, keys), []).append(r)
     figure, axes = panels(
         [1.25] * len(_LATENCIES),
         [f"{_NAMES[name]}, {q}" for name, q in _LATENCIES],
@@ -73,18 +89,21 @@ def latency_by_qps(results: Sequence[ServeResult]) -> Plot | None:
     words = []
     for one, (name, q) in zip(axes, _LATENCIES, strict=True):
         drawn: list[float] = []
-        for system in systems:
+        for system, members in lines.items():
             points = sorted(
                 (r.run.experiment["requests"]["qps"], getattr(found, f"{q}_s"))
-                for r in open_loop
-                if r.run.label() == system and (found := getattr(r, name)) is not None
+                for r in members
+                if (found := getattr(r, name)) is not None
             )
-            fill, marker = colour(systems, system)
-            one.plot([x for x, _ in points], [y for _, y in points], color=fill, marker=marker, markersize=4)
+            fill, marker = colour(systems, members[0].run.label())
+            rates = sorted({x for x, _ in points})
+            means = [float(np.mean([y for x, y in points if x == rate])) for rate in rates]
+            one.plot(rates, means, color=fill)
+            one.plot([x for x, _ in points], [y for _, y in points], color=fill, marker=marker, markersize=4, ls="")
             drawn += [y for _, y in points]
             if points:
-                ends = f"{significant(points[0][1])} s at {points[0][0]:g} to {significant(points[-1][1])} s"
-                words.append(f"{_NAMES[name]} {q} of {system}: {ends} at {points[-1][0]:g}")
+                ends = f"{significant(means[0])} s at {rates[0]:g} to {significant(means[-1])} s"
+                words.append(f"{_NAMES[name]} {q} of {system}: {ends} at {rates[-1]:g}")
         one.set_yscale("log" if drawn and max(drawn) > 20 * min(drawn) else "linear")
         if one.get_yscale() == "linear":
             one.set_ylim(0, max(drawn, default=1.0) * 1.08)
@@ -98,9 +117,16 @@ def latency_by_qps(results: Sequence[ServeResult]) -> Plot | None:
         name="serving-latency-qps",
         title="Latency against the rate of requests",
         alt=f"Lines of latency percentiles against requests a second. {'; '.join(words)}.",
-        caption="Where a line turns up, the system no longer keeps up. Panels have their own scales, some logarithmic.",
+        caption="Where a line turns up, the system no longer keeps up. Panels have their own scales, some logarithmic."
+        + (" A point a run; lines go through the means of repeats." if repeats else ""),
         figure=figure,
     )
+
+
+def _line_name(result: ServeResult, results: Sequence[ServeResult], keys: Sequence[str]) -> str:
+    """What a run is called beside those of its own rate and others: `case_name` without the rate."""
+    own = case_name(result, results, keys).split(", ")
+    return ", ".join(part for part in own if not part.startswith("QPS "))
 
 
 def _markers(systems: Sequence[str]) -> list[Line2D]:
@@ -112,7 +138,7 @@ def _markers(systems: Sequence[str]) -> list[Line2D]:
 
 
 @styled
-def time_bars(results: Sequence[ServeResult]) -> Plot:
+def time_bars(results: Sequence[ServeResult], keys: Sequence[str] = ()) -> Plot:
     """Time a token by layer kind and unit, one bar a run."""
     parts = []
     for r in results[:MAX_BARS]:
@@ -129,11 +155,12 @@ def time_bars(results: Sequence[ServeResult]) -> Plot:
         "Time by layer kind and unit",
         "microseconds of stage time a token",
         "Where units work at the same time, the one that is done last has the time.",
+        keys,
     )
 
 
 @styled
-def energy_bars(results: Sequence[ServeResult]) -> Plot:
+def energy_bars(results: Sequence[ServeResult], keys: Sequence[str] = ()) -> Plot:
     """Energy a token by layer kind and part of the machine, one bar a run."""
     parts = []
     for r in results[:MAX_BARS]:
@@ -151,6 +178,7 @@ def energy_bars(results: Sequence[ServeResult]) -> Plot:
         "Energy by layer kind",
         "millijoules a token",
         "Event counts times the energy table; what is not in it is listed under Energy.",
+        keys,
     )
 
 
@@ -161,9 +189,10 @@ def _bars(
     title: str,
     xlabel: str,
     caption: str,
+    keys: Sequence[str] = (),
 ) -> Plot:
     shown = list(results[:MAX_BARS])
-    names = [case_name(r, shown) for r in shown]
+    names = [case_name(r, shown, keys) for r in shown]
     sums: dict[str, float] = {}
     for part in parts:
         for key, value in part.items():
@@ -209,7 +238,7 @@ def _bars(
 
 
 @styled
-def expert_load(results: Sequence[ServeResult]) -> Plot | None:
+def expert_load(results: Sequence[ServeResult], keys: Sequence[str] = ()) -> Plot | None:
     """How many tokens a visit to an expert has in decoding-only stages, by unit; None without experts."""
     found = []
     for r in results[:MAX_PANELS]:
@@ -222,7 +251,7 @@ def expert_load(results: Sequence[ServeResult]) -> Plot | None:
     shown = [r for r, _ in found]
     figure, axes = panels(
         [1.0] * len(found),
-        [case_name(r, shown) for r in shown],
+        [case_name(r, shown, keys) for r in shown],
         columns=2,
         left_in=0.62,
         legend=units,
@@ -336,8 +365,13 @@ def _log(one: Axes, low: float, high: float) -> None:
 
 
 @styled
-def throughput_bars(results: Sequence[ServeResult]) -> Plot | None:
-    """Tokens a second by system, a panel a model; None for runs at given rates, whose throughput is what arrives."""
+def throughput_bars(
+    results: Sequence[ServeResult], keys: Sequence[str] = (), repeats: Sequence[str] = ()
+) -> Plot | None:
+    """Tokens a second by system, a panel a model; None for runs at given rates, whose throughput is what arrives.
+
+    Of runs that differ only in the keys `repeats`, the mean with its 95 % interval.
+    """
     closed = [r for r in results if r.run.experiment["requests"]["qps"] is None]
     if len(closed) < 2:
         return None
@@ -345,18 +379,29 @@ def throughput_bars(results: Sequence[ServeResult]) -> Plot | None:
     models = list(dict.fromkeys(r.run.experiment["model"]["name"] for r in closed))
     figure, axes = panels(
         [1.5] * len(models), models, columns=1, left_in=0.7, legend=systems, xlabel="batch, prompt and answer tokens",
-        ylabel="tokens a second", ticks_in=0.6,
+        ylabel="tokens a second", ticks_in=0.6 + 0.15 * len(keys),
     )  # fmt: skip
     words = []
     for one, model in zip(axes, models, strict=True):
         own = [r for r in closed if r.run.experiment["model"]["name"] == model]
-        cases = list(dict.fromkeys(_case(r) for r in own))
+        told = dict(zip((r.run.name for r in own), _told(own, keys), strict=True))
+        cases = list(dict.fromkeys(_case(r, told) for r in own))
         width = 0.8 / len(systems)
         for i, system in enumerate(systems):
             fill, _ = colour(systems, system)
-            values = {_case(r): r.tokens_per_s for r in own if r.run.label() == system}
+            rates: dict[tuple[Any, ...], list[float]] = {}
+            for r in own:
+                if r.run.label() == system:
+                    rates.setdefault(_case(r, told), []).append(r.tokens_per_s)
+            values = {case: float(np.mean(found)) for case, found in rates.items()}
             heights = [values.get(c, math.nan) for c in cases]
-            one.bar(np.arange(len(cases)) + (i - (len(systems) - 1) / 2) * width, heights, width, color=fill)
+            places = np.arange(len(cases)) + (i - (len(systems) - 1) / 2) * width
+            one.bar(places, heights, width, color=fill)
+            for at, case in zip(places, cases, strict=True):
+                half = spread(rates.get(case, ()))
+                if half is not None:
+                    found = interval(values[case], half)
+                    one.vlines(at, found.low, found.high, color=style.TEXT, linewidth=0.9)
             words.append(f"{model} on {system}: {significant(max(values.values(), default=0.0))} at most")
         every = max(1, len(cases) // 9)
         one.set_xticks(np.arange(0, len(cases), every), [_words(c) for c in cases[::every]], fontsize=7.5)
@@ -367,15 +412,23 @@ def throughput_bars(results: Sequence[ServeResult]) -> Plot | None:
         name="serving-throughput",
         title="Tokens a second",
         alt=f"Bars of tokens a second. {'; '.join(words)}.",
-        caption="Closed loop in its steady state: as many clients as the batch has places.",
+        caption="Closed loop in its steady state: as many clients as the batch has places."
+        + (" Means of repeats; lines are their 95 % intervals." if repeats else ""),
         figure=figure,
     )
 
 
-def _case(r: ServeResult) -> tuple[int, int, int]:
+def _told(results: Sequence[ServeResult], keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """The values of the keys of every run, with their names, for the ticks."""
+    named = [(r.run.name, r.run.manifest) for r in results]
+    columns = [[f"{name} {value}" for value in values_of(named, key)] for key, name in key_titles(keys).items()]
+    return [tuple(column[i] for column in columns) for i in range(len(named))]
+
+
+def _case(r: ServeResult, told: Mapping[str, tuple[str, ...]]) -> tuple[Any, ...]:
     e = r.run.experiment
-    return e["scheduler"]["max_batch"], e["requests"]["input"], e["requests"]["output"]
+    return e["scheduler"]["max_batch"], e["requests"]["input"], e["requests"]["output"], *told[r.run.name]
 
 
-def _words(case: tuple[int, int, int]) -> str:
-    return f"{case[0]}\n{case[1]}\n{case[2]}"
+def _words(case: tuple[Any, ...]) -> str:
+    return "\n".join(map(str, case))

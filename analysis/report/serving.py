@@ -15,11 +15,13 @@ from gempim.analysis.energy import boundary
 from gempim.analysis.plots import serving as plots
 from gempim.analysis.plots.figure import Plot
 from gempim.analysis.report.content import Table
+from gempim.analysis.report.serving_intervals import cases_of, interval_table, summary_table
+from gempim.analysis.serving.repeats import METHOD
 from gempim.analysis.serving.result import ServeResult
 from gempim.analysis.serving.table import frame as table_frame
-from gempim.analysis.serving.table import markdown, texts
-from gempim.analysis.table import si, significant
-from gempim.analysis.uncertainty import geometric_mean
+from gempim.analysis.serving.table import markdown, mean_ratio, records, texts
+from gempim.analysis.table import interval_of, si, significant
+from gempim.analysis.uncertainty import DIGITS, ends, plus_minus, rounded
 from gempim.quantity import DataError
 
 SCHEMA = 1
@@ -27,36 +29,52 @@ SCHEMA = 1
 
 
 def write_serve_report(
-    results: Sequence[ServeResult], out_dir: str | Path, *, baseline: str | None = None, png: bool = True
+    results: Sequence[ServeResult],
+    out_dir: str | Path,
+    *,
+    baseline: str | None = None,
+    extra_keys: Sequence[str] = (),
+    repeats: Sequence[str] = (),
+    png: bool = True,
 ) -> Path:
     """Write ``report.html``, ``.md``, ``.csv``, ``.json``, ``operators.csv`` and ``plots/`` into `out_dir`.
 
-    `baseline` is the label of a system (``gpu-h100 x4``) to whose runs the others are compared. Returns the path of
-    ``report.html``, which needs none of the other files. Raises DataError for no results.
+    `baseline` is the label of a system (``gpu-h100 x4``) to whose runs the others are compared; `extra_keys` and
+    `repeats` are dotted manifest keys, columns of the table and those of which repeated runs become one row (see
+    `table.frame`). Returns the path of ``report.html``, which needs none of the other files. Raises DataError for no
+    results and what `frame` raises.
     """
     if not results:
         raise DataError("a report needs at least one run")
     folder = Path(out_dir)
-    rows = table_frame(results, baseline)
+    rows = table_frame(results, baseline, extra_keys, repeats)
+    # Bars and lists show every repeat; only the tables of results and the means over rates have them as one.
+    every_key = (*extra_keys, *repeats)
     figures: dict[str, list[Plot | None]] = {
-        "throughput": [plots.throughput_bars(results)],
-        "latency": [plots.latency_by_qps(results)],
-        "time": [plots.time_bars(results)],
-        "experts": [plots.expert_load(results)],
+        "throughput": [plots.throughput_bars(results, extra_keys, repeats)],
+        "latency": [plots.latency_by_qps(results, extra_keys, repeats)],
+        "time": [plots.time_bars(results, every_key)],
+        "experts": [plots.expert_load(results, every_key)],
         "roofline": [plots.op_b_roofline(results)],
-        "energy": [plots.energy_bars(results)],
+        "energy": [plots.energy_bars(results, every_key)],
     }
     groups = {name: [plot for plot in found if plot is not None] for name, found in figures.items()}
     every = [plot for group in groups.values() for plot in group]
     operators = _operators(results)
     warnings = list(dict.fromkeys(w for r in results for w in r.warnings))
-    names = [plots.case_name(r, results) for r in results]
-    lead = _lead(rows, baseline)
+    names = [plots.case_name(r, results, every_key) for r in results]
+    # Of repeats, the one whose name the row has stands for all.
+    by_name = {r.run.name: r for r in results}
+    shown = [by_name[name] for name in rows["run"]]
+    cases = [plots.case_name(r, shown, extra_keys) for r in shown]
     context: dict[str, Any] = {
         "title": f"Serving: {', '.join(plots.labels_of(results))}",
-        "lead": lead,
+        "lead": _lead(rows, baseline),
         "warnings": warnings,
         "headline": Table.of(texts(rows)),
+        "summary": summary_table(rows) if baseline is not None else None,
+        "uncertainty": interval_table(rows, cases) if (rows["repeats"] > 1).any() else None,
+        "uncertainty_method": METHOD,
         "stages": Table.of(_stages(results, names)),
         "operators": Table.of(_operator_texts(operators)),
         "energy_table": Table.of(_energy(results, names), "Millijoules a token."),
@@ -80,6 +98,7 @@ def write_serve_report(
         "title": context["title"],
         "baseline": baseline,
         "warnings": warnings,
+        "table": records(rows),
         "results": [r.to_json() for r in results],
     }
     _write(folder / "report.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -91,21 +110,25 @@ def write_serve_report(
 def _lead(rows: pd.DataFrame, baseline: str | None) -> list[str]:
     if baseline is None or "speedup" not in rows:
         top = rows.loc[rows["tokens_per_s"].idxmax()]
+        found = interval_of(top, "tokens_per_s")
         return [
-            f"{top['system']} x{top['devices']} makes up to {significant(top['tokens_per_s'])} tokens a second on"
+            f"{top['system']} x{top['devices']} makes up to"
+            f" {plus_minus(top['tokens_per_s'], None if found is None else found.half)} tokens a second on"
             f" {top['model']}."
         ]
     out = []
-    label = rows["system"] + " x" + rows["devices"].astype(str)
-    for name in dict.fromkeys(label[label != baseline]):
-        own = rows[label == name].dropna(subset=["speedup"])
-        if own.empty:
-            continue
-        out.append(
+    for name, of in cases_of(rows).items():
+        own = rows.iloc[of]
+        mean, found = mean_ratio(rows, of, "speedup")
+        sure = "" if found is None else f", 95 % interval {ends(found)}"
+        said = [
             f"{name}: {_span(own['speedup'])} the tokens a second of {baseline} (geometric mean"
-            f" {significant(geometric_mean(own['speedup']))}x), median time between tokens"
-            f" {_span(own['tbt_p50_ratio'])}, energy a token {_span(own['j_per_token_ratio'])} of it."
-        )
+            f" {rounded(mean, None if found is None else found.half, DIGITS)}x{sure})"
+        ]
+        for ratio, what in (("tbt_p50_ratio", "median time between tokens"), ("j_per_token_ratio", "energy a token")):
+            if own[ratio].notna().all():
+                said.append(f"{what} {_span(own[ratio])} of it")
+        out.append(", ".join(said) + ".")
     return out
 
 
@@ -250,6 +273,9 @@ def _markdown(context: dict[str, Any], rows: pd.DataFrame) -> str:
         f"# {context['title']}",
         *context["lead"],
         markdown(rows),
+        *(["## By system", context["summary"].markdown] if context["summary"] else []),
+        *(["## 95 % intervals", context["uncertainty"].markdown] if context["uncertainty"] else []),
+        context["uncertainty_method"],
         "## Before you quote a number" if context["warnings"] else "",
         "\n".join(f"- {w}" for w in context["warnings"]),
         "## Stages",

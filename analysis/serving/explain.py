@@ -27,6 +27,9 @@ def explain(result: ServeResult) -> str:
         f"                 = {result.tokens} / {makespan:.6g} s = {result.tokens_per_s:.6g}",
         f"    requests_per_s = {len(run.requests)} / {makespan:.6g} s = {result.requests_per_s:.6g}",
         "",
+        "95 % intervals: not known from one run, which is one sample of arrivals, lengths and routes. Serve with other"
+        " seeds and name the key: `gempim report RUN... --repeats experiment.requests.seed`.",
+        "",
         "## Latencies",
         "",
         *_latency("TTFT: first token less arrival, requests.csv", result.ttft),

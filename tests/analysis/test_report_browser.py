@@ -178,3 +178,30 @@ def test_the_page_is_painted(folder: Path, dark: bool) -> None:
     ground = np.median(pixels.reshape(-1, 3), axis=0).mean()
     assert ground < 0.2 if dark else ground > 0.9
     assert len(np.unique((pixels[::4, ::4] * 255).astype(int).reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_printed_energy_table_fits_portrait_a4(folder: Path) -> None:
+    """The rules of print on a page as wide as Chromium lays A4 out: within margins of 0.4 in, 128 pixels an inch."""
+    width = round((210 / 25.4 - 0.8) * 96 * 4 / 3)
+    paper = folder / "paper"
+    paper.mkdir()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("@media print") == 1
+    (paper / "report.html").write_text(page.replace("@media print", "@media all"), encoding="utf-8")
+    probe = paper / "probe.html"
+    probe.write_text(
+        f"""<iframe id="page" src="report.html" style="border:0;width:{width}px;height:4000px"></iframe>
+<pre id="found"></pre><script>document.getElementById("page").addEventListener("load", function () {{
+  var table = this.contentDocument.getElementById("energy-table"), box = table.getBoundingClientRect();
+  document.getElementById("found").textContent = JSON.stringify(
+    [table.rows[2].cells.length, box.left, box.right, this.contentWindow.innerWidth]); }});</script>""",
+        encoding="utf-8",
+    )
+    dom = _chromium(probe, "--dump-dom", "--window-size=1000,4100").stdout
+    found = re.search(r'<pre id="found">(\[.*?)</pre>', dom)
+    assert found, "the page's script did not end"
+    columns, left, right, inner = json.loads(found[1])
+    assert inner == width
+    assert columns >= 28, "the widest table: a CPU with SRAM-PIM"
+    assert left >= 0
+    assert right <= inner

@@ -79,6 +79,34 @@ def test_compare(served: Path) -> None:
     assert duplex["experiment"]["system"]["policy"]["moe"]["value"] == "op_b"
 
 
+def test_seeds_are_one_row_when_they_are_named(served: Path) -> None:
+    """Two files that differ in a seed: an error before anything is simulated, a row with an interval, a report."""
+    files = []
+    for seed in (1, 2):
+        files.append(f"seed{seed}.toml")
+        text = TOML.replace("output = 12", f"output = 12\nseed = {seed}").replace("[20, 60]", "60")
+        (served / files[-1]).write_text(text)
+    key = "experiment.requests.seed"
+    done = _gempim("serve", *files, "--runs", "seeds", cwd=served)
+    assert done.returncode == 2
+    assert f"seed1.toml: serve-gpu-h100-x4-mixtral-8x7b-b8-in100-out12-qps60 has {key} = 1, seed2.toml" in done.stderr
+    assert f"--repeats {key}" in done.stderr
+    assert not (served / "seeds").exists()
+    words = ("serve", *files, "--runs", "seeds", "--report", "seeds-out", "-o", "json")
+    done = _gempim(*words, "--repeats", key, cwd=served)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(r["system"], r["repeats"]) for r in rows] == [("gpu-h100", 2), ("duplex-pe-et", 2)]
+    assert all(r["tokens_per_s_low"] < r["tokens_per_s"] < r["tokens_per_s_high"] for r in rows)
+    assert 'id="uncertainty-table"' in (served / "seeds-out" / "report.html").read_text()
+    runs = sorted(str(p) for p in (served / "seeds").iterdir())
+    words = ("report", *runs, "--baseline", "gpu-h100", "--out", "seeds-report")
+    assert f"--key {key}" in _gempim(*words, cwd=served).stderr
+    assert _gempim(*words, "--repeats", key, cwd=served).returncode == 0
+    found = pd.read_csv(served / "seeds-report" / "report.csv")
+    assert found.loc[found["system"] == "duplex-pe-et", ["speedup_low", "speedup_high"]].notna().all().all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
