@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,13 @@ def test_what_a_killed_session_left_in_the_cache_is_removed(gguf: Path, tmp_path
     entry = generate(request, N1, FakeGem5(LAYERS), tmp_path / "runs").cached
     assert entry is not None
     (entry / "entry.json").unlink()  # a folder of that name that is no entry
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = entry.with_name(f".partial-{entry.name}-{dead.pid}-abc")
+    left, other = (entry.with_name(f".partial-{entry.name}-{end}") for end in ("left", "other"))
     left.mkdir()
-    other = entry.with_name(f".partial-{entry.name}-{os.getpid()}-abc")
     other.mkdir()
+    holder = os.open(other, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
     assert generate(request, N1, FakeGem5(LAYERS), tmp_path / "others").cached == entry
+    os.close(holder)
     assert (entry / "entry.json").is_file()
     assert not left.exists()
     assert other.exists(), "another session that is still at it"
