@@ -53,7 +53,7 @@ pim::PimMemory make_model(const PimDramParams &params, pim::PimMemoryHost &host)
 
 PimDram::PimDram(const PimDramParams &params)
     : AbstractMemory(params), model_(make_model(params, *this)), registers_(params.registers),
-      register_latency_(params.register_latency), window_offset_(model_.space_bytes() / 2),
+      register_latency_(params.register_latency), window_offset_(model_.window_offset()),
       window_bytes_(params.window_bytes), stats_(*this), register_port_(name() + ".pio", *this),
       status_(GEMPIM_PIMQ_SLOTS, GEMPIM_PIMQ_EMPTY), run_event_([this] { run(); }, name() + ".run", false, kLast),
       start_event_([this] { start_next(); }, name() + ".start", false, kStart),
@@ -271,26 +271,7 @@ uint64_t PimDram::read_register(Addr offset) const {
     if (offset >= GEMPIM_PIMQ_REG_STATUS && offset < GEMPIM_PIMQ_REG_STATUS + 8 * GEMPIM_PIMQ_SLOTS) {
         return status_[(offset - GEMPIM_PIMQ_REG_STATUS) / 8];
     }
-    switch (offset) {
-    case GEMPIM_PIMQ_REG_MAGIC:
-        return GEMPIM_PIMQ_MAGIC;
-    case GEMPIM_PIMQ_REG_BYTES:
-        return model_.bytes();
-    case GEMPIM_PIMQ_REG_SPACES:
-        return model_.spaces();
-    case GEMPIM_PIMQ_REG_SPACE_BYTES:
-        return model_.space_bytes();
-    case GEMPIM_PIMQ_REG_ROW_BYTES:
-        return model_.row_bytes();
-    case GEMPIM_PIMQ_REG_WINDOW_OFFSET:
-        return window_offset_;
-    case GEMPIM_PIMQ_REG_WINDOW_BYTES:
-        return window_bytes_;
-    case GEMPIM_PIMQ_REG_STACKS:
-        return model_.stacks();
-    default:
-        return 0;
-    }
+    return model_.constant_register(offset, window_bytes_);
 }
 
 void PimDram::ring(unsigned slot, uint64_t address) {

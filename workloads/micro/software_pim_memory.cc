@@ -101,26 +101,7 @@ class SoftwareMemory final : public PimMemoryHost {
             }
             return status_[(offset - GEMPIM_PIMQ_REG_STATUS) / 8];
         }
-        switch (offset) {
-        case GEMPIM_PIMQ_REG_MAGIC:
-            return GEMPIM_PIMQ_MAGIC;
-        case GEMPIM_PIMQ_REG_BYTES:
-            return model_.bytes();
-        case GEMPIM_PIMQ_REG_SPACES:
-            return model_.spaces();
-        case GEMPIM_PIMQ_REG_SPACE_BYTES:
-            return model_.space_bytes();
-        case GEMPIM_PIMQ_REG_ROW_BYTES:
-            return model_.row_bytes();
-        case GEMPIM_PIMQ_REG_WINDOW_OFFSET:
-            return model_.space_bytes() / 2;
-        case GEMPIM_PIMQ_REG_WINDOW_BYTES:
-            return window_bytes_;
-        case GEMPIM_PIMQ_REG_STACKS:
-            return model_.stacks();
-        default:
-            return 0;
-        }
+        return model_.constant_register(offset, window_bytes_);
     }
 
     void write(std::uint32_t offset, std::uint64_t value) {

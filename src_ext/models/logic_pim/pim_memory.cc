@@ -116,6 +116,29 @@ std::uint64_t PimMemory::row_bytes() const {
     return static_cast<std::uint64_t>(s_->geometry.column_bytes) * s_->geometry.row_columns * channels();
 }
 
+std::uint64_t PimMemory::constant_register(std::uint64_t offset, std::uint64_t window_bytes) const {
+    switch (offset) {
+    case GEMPIM_PIMQ_REG_MAGIC:
+        return GEMPIM_PIMQ_MAGIC;
+    case GEMPIM_PIMQ_REG_BYTES:
+        return bytes();
+    case GEMPIM_PIMQ_REG_SPACES:
+        return spaces();
+    case GEMPIM_PIMQ_REG_SPACE_BYTES:
+        return space_bytes();
+    case GEMPIM_PIMQ_REG_ROW_BYTES:
+        return row_bytes();
+    case GEMPIM_PIMQ_REG_WINDOW_OFFSET:
+        return window_offset();
+    case GEMPIM_PIMQ_REG_WINDOW_BYTES:
+        return window_bytes;
+    case GEMPIM_PIMQ_REG_STACKS:
+        return stacks();
+    default:
+        return 0;
+    }
+}
+
 Ps PimMemory::clock_ps() const {
     return s_->dram.tCK_ps;
 }

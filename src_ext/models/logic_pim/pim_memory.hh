@@ -58,6 +58,10 @@ class PimMemory {
     /** One row of a space over all pseudo-channels. */
     std::uint64_t row_bytes() const;
     std::uint64_t bytes() const { return spaces() * space_bytes(); }
+    /** Of every space programs have bytes for themselves from here on: below are gem5's own pages of a guest. */
+    std::uint64_t window_offset() const { return space_bytes() / 2; }
+    /** What a register of pimq.h that never changes reads as; 0 where there is none. */
+    std::uint64_t constant_register(std::uint64_t offset, std::uint64_t window_bytes) const;
     Ps clock_ps() const;
     /** A read of an idle pseudo-channel with closed rows. */
     Ps idle_read_ps() const;
