@@ -36,10 +36,12 @@ SYSTEMS = {"neoverse-n1": "neon", "sail": "lutmm"}
 
 
 def gem5_ps(
-    gem5: Path, plugin: Path, micro: Path, system: str, weight_type: str, m: int, n: int, k: int, threads: int
-) -> int:
+    gem5: Path, plugin: Path, micro: Path, system: str, weight_type: str, m: int, n: int, k: int, threads: int,
+    *, transposed: bool = True,
+) -> int:  # fmt: skip
     """Simulated time of the product in gem5 [ps].
 
+    :param transposed: the order of the weights that SAIL reads: as the llama guest loads them, or a GGUF tensor's rows
     :raises DataError: gem5 failed (its last lines), or the device of a PIM system got no command
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,7 +50,7 @@ def gem5_ps(
         common = [config_folder() / "run.py", "--system", system, "--plugin", plugin, "--cores", threads]
         common += ["--binary", micro / "gemv"]
         tail = ["--args", "--type", weight_type, "--m", m, "--n", n, "--k", k, "--threads", threads]
-        tail += ["--path", SYSTEMS[system], "--m5"]
+        tail += ["--path", SYSTEMS[system], "--m5", *(["--transposed"] if transposed and system == "sail" else [])]
         for out, options in (
             ("prepare", ["--cpu", "atomic_noncaching", "--checkpoint", folder / "cpt", "--checkpoint-at-roi", 0]),
             ("measure", ["--cpu", "o3", "--restore", folder / "cpt", "--stop-after-roi", 0]),
@@ -85,12 +87,16 @@ def embedded_ps(system: str, weight_type: str, m: int, n: int, k: int, threads: 
     return EmbeddedEngine(experiment).operator(operator).time_ps
 
 
-def table(gem5: Path, types: list[str], batches: list[int], n: int, k: int, threads: int, jobs: int) -> pd.DataFrame:
+def table(
+    gem5: Path, types: list[str], batches: list[int], n: int, k: int, threads: int, jobs: int, *, transposed: bool
+) -> pd.DataFrame:
     """One row a type and batch: microseconds and speedup in gem5, the embedded engine's, and the difference."""
     plugin, micro = build_plugin(gem5), build_micro()
     points = [(s, t, m) for m in batches for t in types for s in SYSTEMS]
     with ThreadPoolExecutor(jobs) as pool:
-        run = pool.map(lambda p: gem5_ps(gem5, plugin, micro, p[0], p[1], p[2], n, k, threads), points)
+        run = pool.map(
+            lambda p: gem5_ps(gem5, plugin, micro, p[0], p[1], p[2], n, k, threads, transposed=transposed), points
+        )
         times = dict(zip(points, tqdm(run, total=len(points), desc="gem5", file=sys.stderr, leave=False), strict=True))
     rows = []
     for m in batches:
@@ -123,6 +129,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1024, help="outputs")
     parser.add_argument("--k", type=int, default=2048, help="inner extent")
     parser.add_argument("--threads", type=int, default=4, help="threads and cores")
+    parser.add_argument("--rows", action="store_true", help="weights for SAIL lie row by row, as in a GGUF file")
     parser.add_argument("--jobs", type=int, default=2, help="gem5 processes at a time")
     o = parser.parse_args()
     types = o.types.split(",")
@@ -130,7 +137,7 @@ def main() -> None:
         parser.error(f"--types {unknown[0]}: expected some of {', '.join(TYPES)}")
     try:
         batches = [int(b) for b in o.batch.split(",")]
-        rows = table(gem5_binary(o.gem5), types, batches, o.n, o.k, o.threads, o.jobs)
+        rows = table(gem5_binary(o.gem5), types, batches, o.n, o.k, o.threads, o.jobs, transposed=not o.rows)
     except ValueError as error:  # a DataError is one
         parser.error(str(error))
     sys.stdout.write(markdown(rows))

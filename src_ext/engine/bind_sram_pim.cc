@@ -294,7 +294,8 @@ py::tuple run_matmul(SramPim &device, const py::bytes &weights, const std::strin
         ggml::quantize_activations(x.data(), m, k, format.activation, device.params().activation_bits);
     const PatternHits hits = device.measure_hits(*plan, a.q.data());
     const std::vector<float> out =
-        multiply(device.params(), *plan, format, reinterpret_cast<const std::uint8_t *>(data.data()), a);
+        multiply(device.params(), *plan, format,
+                 WeightBlocks::rows(reinterpret_cast<const std::uint8_t *>(data.data()), *plan), a);
     py::dict timing = timed(device, device.with_hits(plan, hits), memory, weight_addr, 0, start, std::nullopt);
     timing["hit_rate"] = hits.lookups == 0 ? 0.0 : static_cast<double>(hits.hits) / static_cast<double>(hits.lookups);
     timing["rounding_steps"] = rounding_steps(device.params(), *plan);

@@ -72,7 +72,7 @@ struct SramPim::Running {
     bool status_written = false;
     bool error = false;
     std::unique_ptr<pim::TilePipeline> pipeline;
-    std::vector<uint8_t> weights; ///< rows without gaps
+    std::vector<uint8_t> weights; ///< rows (transposed: columns of blocks) without gaps
     std::vector<uint8_t> activation_bytes;
     gempim::ggml::QuantizedActivations activations;
     std::map<uint32_t, std::vector<float>> strips; ///< results on their way to memory
@@ -309,12 +309,11 @@ void SramPim::load_what_fits(Running &command) {
     const pim::RowRange &rows = command.command.weights;
     while (const auto load = command.pipeline->next_load()) {
         const pim::Tile &tile = command.plan().tiles[load->tile];
-        const uint64_t unit_bytes = command.plan().shape.unit_bytes;
-        const uint64_t from = tile.shape.first_unit * unit_bytes;
+        const pim::Command::Part part = command.command.part_of(tile);
         auto transfer = std::make_unique<Transfer>();
-        transfer->next = pieces(rows, command.weight_pages, tile.first_column, tile.shape.columns, from,
-                                tile.shape.units * unit_bytes,
-                                command.weights.data() + tile.first_column * rows.row_bytes + from, rows.row_bytes);
+        transfer->next =
+            pieces(rows, command.weight_pages, part.first_row, part.rows, part.from, part.bytes,
+                   command.weights.data() + part.first_row * rows.row_bytes + part.from, rows.row_bytes);
         transfer->error = &command.error;
         transfer->done = [this, &command, number = load->tile] {
             if (const auto tile_start = command.pipeline->load_done(number, curTick())) {
@@ -359,7 +358,7 @@ void SramPim::write_strip(Running &command, const pim::ResultWrite &strip) {
     std::vector<float> &values =
         command.strips
             .emplace(strip.strip, pim::multiply_strip(model_.params(), command.plan(), strip.strip, *c.format,
-                                                      command.weights.data(), command.activations))
+                                                      c.blocks(command.weights.data()), command.activations))
             .first->second;
     const uint64_t row_bytes = command.plan().columns_of(strip.strip) * sizeof(float);
     auto transfer = std::make_unique<Transfer>();

@@ -40,7 +40,7 @@ enum gempim_lutmm_func {
 
 /* Descriptor -------------------------------------------------------------------------------------------------------*/
 
-#define GEMPIM_LUTMM_VERSION 1u
+#define GEMPIM_LUTMM_VERSION 2u
 #define GEMPIM_LUTMM_MAGIC (0x4C4D0000u | GEMPIM_LUTMM_VERSION) /* 'L' 'M', version */
 #define GEMPIM_LUTMM_DESC_BYTES 64u
 
@@ -53,11 +53,11 @@ enum gempim_lutmm_func {
 struct gempim_lutmm_desc {
     uint32_t magic;             /**< GEMPIM_LUTMM_MAGIC */
     uint16_t weight_type;       /**< number of the ggml type; see GEMPIM_QUERY_WEIGHT_TYPES */
-    uint16_t flags;             /**< 0 */
+    uint16_t flags;             /**< gempim_lutmm_flags; the other bits are 0 */
     uint32_t m;                 /**< activation vectors */
     uint32_t n;                 /**< outputs: rows of weights */
     uint32_t k;                 /**< inner extent; a multiple of the weight type's block */
-    uint32_t weight_stride;     /**< bytes from one row of weights to the next */
+    uint32_t weight_stride;     /**< bytes from one row of weights to the next; transposed: from one column of blocks */
     uint32_t activation_stride; /**< bytes from one activation vector to the next */
     uint32_t result_stride;     /**< bytes from one row of results to the next */
     uint64_t weights;           /**< ggml blocks, multiple of 2 */
@@ -67,6 +67,14 @@ struct gempim_lutmm_desc {
     uint32_t reserved;    /**< 0 */
 };
 
+enum gempim_lutmm_flags {
+    /**
+     * Weights lie column of blocks after column of blocks: the first block of each of the n rows, then the second of
+     * each, and so on. Slices that work on neighbouring rows then read neighbouring memory.
+     */
+    GEMPIM_LUTMM_TRANSPOSED = 1
+};
+
 /** Status of a command. An accepted command ends as DONE or ERR_MEMORY; the others are refusals at issue. */
 enum gempim_lutmm_status {
     GEMPIM_STATUS_PENDING = 0,
@@ -74,10 +82,10 @@ enum gempim_lutmm_status {
     GEMPIM_ERR_BUSY = 2,      /**< as many commands as may be outstanding are not done: wait for one */
     GEMPIM_ERR_ALIGNMENT = 3, /**< descriptor, an address or a stride */
     GEMPIM_ERR_VERSION = 4,   /**< magic or version */
-    GEMPIM_ERR_RESERVED = 5,  /**< flags or a reserved field is not 0 */
+    GEMPIM_ERR_RESERVED = 5,  /**< an unknown flag, or a reserved field that is not 0 */
     GEMPIM_ERR_TYPE = 6,      /**< weight type unknown, or its tables do not fit into the arrays */
     GEMPIM_ERR_SHAPE = 7,     /**< m, n or k is 0, too large, or no multiple of a block */
-    GEMPIM_ERR_STRIDE = 8,    /**< a stride is smaller than its row */
+    GEMPIM_ERR_STRIDE = 8,    /**< a stride is smaller than its row, or its column of blocks */
     GEMPIM_ERR_ADDRESS = 9,   /**< a range runs past the end of the address space */
     GEMPIM_ERR_OVERLAP = 10,  /**< results overlap weights, activations or the descriptor */
     GEMPIM_ERR_TICKET = 11,   /**< no such ticket, or its status was read already */

@@ -41,26 +41,27 @@ def _embedded(params: dict[str, Any], made: list[tuple[Operation, np.ndarray]]) 
 
 
 @pytest.mark.parametrize(
-    ("cpu", "cores", "depth", "caches", "count"),
+    ("cpu", "cores", "depth", "caches", "count", "order"),
     [
-        ("atomic_noncaching", 1, 1, "none", 30),
-        ("atomic", 4, 4, "n1", 20),
-        ("timing", 1, 6, "none", 20),
-        ("timing", 4, 3, "n1", 20),
-        ("minor", 1, 1, "n1", 10),
-        ("minor", 4, 2, "n1", 10),
-        ("o3", 1, 1, "n1", 10),
-        ("o3", 4, 4, "n1", 20),
+        ("atomic_noncaching", 1, 1, "none", 30, ()),
+        ("atomic_noncaching", 1, 1, "none", 30, ("--transposed",)),
+        ("atomic", 4, 4, "n1", 20, ()),
+        ("timing", 1, 6, "none", 20, ()),
+        ("timing", 4, 3, "n1", 20, ("--transposed",)),
+        ("minor", 1, 1, "n1", 10, ()),
+        ("minor", 4, 2, "n1", 10, ()),
+        ("o3", 1, 1, "n1", 10, ()),
+        ("o3", 4, 4, "n1", 20, ("--transposed",)),
     ],
 )
 def test_same_results_cycles_and_counts(
-    device: Gem5, tmp_path: Path, cpu: str, cores: int, depth: int, caches: str, count: int
+    device: Gem5, tmp_path: Path, cpu: str, cores: int, depth: int, caches: str, count: int, order: tuple[str, ...]
 ) -> None:
     made = _operations(seed=cores * 100 + depth, count=count, largest=700)
     write_operations(tmp_path / "ops", [op for op, _ in made])
     run = device.run(
         tmp_path, "lutmm_ops", tmp_path / "ops", tmp_path / "results", "--depth", depth, "--threads", cores,
-        cpu=cpu, cores=cores, caches=caches,
+        *order, cpu=cpu, cores=cores, caches=caches,
     )  # fmt: skip
     values, counters = _embedded(device.params, made)
     results = read_results(tmp_path / "results")

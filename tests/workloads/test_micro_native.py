@@ -25,14 +25,18 @@ def _ok(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("path", ["lutmm", "scalar"])
-def test_gemv_gives_the_right_results(native: Run, type_name: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [("lutmm", ()), ("lutmm", ("--transposed",)), ("lutmm", ("--transposed", "--commands")), ("scalar", ())],
+)
+def test_gemv_gives_the_right_results(native: Run, type_name: str, path: str, more: tuple[str, ...]) -> None:
     for seed, (m, n, blocks) in enumerate(SHAPES):
         k = blocks * (256 if type_name.endswith("K") else 32)
         threads = 1 + seed % 3
+        shares = (threads,) if "--commands" in more else ()
         out = _ok(
             native(
-                *("gemv", "--type", type_name, "--path", path, "--m", m, "--n", n, "--k", k),
+                *("gemv", "--type", type_name, "--path", path, "--m", m, "--n", n, "--k", k, *more, *shares),
                 *("--threads", threads, "--seed", seed, "--repeat", 2, "--check"),
             )
         )
@@ -76,6 +80,7 @@ def test_the_check_finds_a_wrong_result(native: Run, type_name: str) -> None:
         (("--k", "96", "--type", "q2_K"), ("--k 96", "multiple of 256 for q2_K")),
         (("--path", "gpu"), ("--path gpu", "lutmm, neon or scalar")),
         (("--path", "neon"), ("--path neon", "not in this build")),
+        (("--path", "scalar", "--transposed"), ("--transposed", "--path lutmm")),
         (("--threads", "65"), ("--threads 65", "1 to 64")),
         (("--seed",), ("--seed", "a value after it")),
         (("--size", "3"), ("--size", "no such option")),

@@ -45,6 +45,7 @@ def test_type_numbers_are_ggmls() -> None:
     [
         ({}, ("--depth", 1, "--roi")),
         ({}, ("--depth", 5, "--threads", 3)),
+        ({}, ("--depth", 4, "--transposed")),
         ({"slices": 5, "nbw": 3, "tile_k": 256, "tile_n": 256}, ("--depth", 2)),
     ],
 )

@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ggml-alloc.h"
@@ -57,6 +58,7 @@ struct Product {
 /** One random graph: several products, some with the same activations, some of another's results. */
 struct Case {
     std::unique_ptr<ggml_context, void (*)(ggml_context *)> context{nullptr, ggml_free};
+    std::unique_ptr<ggml_context, void (*)(ggml_context *)> transposed{nullptr, ggml_free}; ///< of weights that are
     ggml_cgraph *graph = nullptr;
     std::vector<Product> products;
     std::vector<ggml_tensor *> leaves;
@@ -76,6 +78,8 @@ Case make_case(Random &random, ggml_type type) {
     params.no_alloc = true;
     c.context.reset(ggml_init(params));
     ggml_context *context = c.context.get();
+    params.mem_size = 16 * ggml_tensor_overhead();
+    c.transposed.reset(ggml_init(params));
     c.graph = ggml_new_graph(context);
     const std::int64_t block = ggml_blck_size(type);
     const std::int64_t k = block * pick(random, 1, block == 32 ? 40 : 6);
@@ -106,17 +110,23 @@ Case make_case(Random &random, ggml_type type) {
         const std::int64_t w3 = divisor(random, p.activations->ne[3]);
         // Types of one block size may pair with activations of different types.
         const ggml_type mine = coin(random) ? type : kTypes[(block == 32 ? 0 : 5) + pick(random, 0, 4)];
-        p.weights = leaf(mine, p.activations->ne[0], n, w2, w3);
+        const bool transposed = w2 == 1 && w3 == 1 && coin(random);
+        if (transposed) {
+            p.weights = ggml_new_tensor_2d(c.transposed.get(), mine, p.activations->ne[0], n);
+            c.leaves.push_back(p.weights);
+        } else {
+            p.weights = leaf(mine, p.activations->ne[0], n, w2, w3);
+        }
         p.result = ggml_mul_mat(context, p.weights, p.activations);
         ggml_set_output(p.result); // kept, so that it can be looked at afterwards
         ggml_build_forward_expand(c.graph, p.result);
         c.products.push_back(p);
         char line[160];
-        std::snprintf(line, sizeof line, " %s[%d,%d,%d,%d]x[%d,%d,%d]%s", ggml_type_name(mine),
+        std::snprintf(line, sizeof line, " %s[%d,%d,%d,%d]x[%d,%d,%d]%s%s", ggml_type_name(mine),
                       static_cast<int>(p.weights->ne[0]), static_cast<int>(n), static_cast<int>(w2),
                       static_cast<int>(w3), static_cast<int>(p.activations->ne[1]),
                       static_cast<int>(p.activations->ne[2]), static_cast<int>(p.activations->ne[3]),
-                      chained ? " chained" : "");
+                      transposed ? " transposed" : "", chained ? " chained" : "");
         c.text += line;
     }
     return c;
@@ -150,6 +160,65 @@ void compute(const Case &c, ggml_cgraph *graph, ggml_backend_t backend) {
         std::fprintf(stderr, "check_backend: %s fails at%s\n", ggml_backend_name(backend), c.text.c_str());
         std::exit(1);
     }
+}
+
+/** While it lives, transposed weights lie in memory as the CPU backend reads them. */
+class RowMajor {
+  public:
+    explicit RowMajor(const Case &c) {
+        for (ggml_tensor *w = ggml_get_first_tensor(c.transposed.get()); w != nullptr;
+             w = ggml_get_next_tensor(c.transposed.get(), w)) {
+            std::vector<std::uint8_t> rows(ggml_nbytes(w));
+            ggml_backend_tensor_get(w, rows.data(), 0, rows.size());
+            std::memcpy(w->data, rows.data(), rows.size());
+            weights_.emplace_back(w, std::move(rows));
+        }
+    }
+    ~RowMajor() {
+        for (const auto &[w, rows] : weights_) {
+            ggml_backend_tensor_set(w, rows.data(), 0, rows.size());
+        }
+    }
+    RowMajor(const RowMajor &) = delete;
+    RowMajor &operator=(const RowMajor &) = delete;
+
+  private:
+    std::vector<std::pair<ggml_tensor *, std::vector<std::uint8_t>>> weights_;
+};
+
+/**
+ * What nobody may compute: on transposed weights the CPU backend would read other numbers, and a view of some rows is no
+ * whole matrix.
+ */
+bool offers_too_much(Random &random, ggml_type type, ggml_backend_buffer_type_t weights_type) {
+    ggml_init_params params{};
+    params.mem_size = 16 * ggml_tensor_overhead();
+    params.no_alloc = true;
+    const std::unique_ptr<ggml_context, void (*)(ggml_context *)> context(ggml_init(params), ggml_free);
+    const std::int64_t k = ggml_blck_size(type) * pick(random, 1, 4);
+    const std::int64_t n = pick(random, 2, 40);
+    ggml_tensor *weights = ggml_new_tensor_2d(context.get(), type, k, n);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(context.get(), weights_type);
+    ggml_tensor *some = ggml_view_2d(context.get(), weights, k, n - 1, weights->nb[1], 0);
+    ggml_backend_view_init(some);
+    ggml_tensor *x = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, k, 1);
+    ggml_tensor *whole = ggml_mul_mat(context.get(), weights, x);
+    const ggml_tensor *not_offered[] = {
+        ggml_mul_mat(context.get(), some, x),
+        ggml_get_rows(context.get(), weights, ggml_new_tensor_1d(context.get(), GGML_TYPE_I32, 1)),
+    };
+    bool too_much = false;
+    for (std::size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        const bool lutmm = std::string(ggml_backend_dev_name(device)).rfind("LUTMM", 0) == 0;
+        too_much = too_much || ggml_backend_dev_supports_buft(device, weights_type) != lutmm ||
+                   (lutmm && !ggml_backend_dev_supports_op(device, whole));
+        for (const ggml_tensor *op : not_offered) {
+            too_much = too_much || (lutmm && ggml_backend_dev_supports_op(device, op));
+        }
+    }
+    ggml_backend_buffer_free(buffer);
+    return too_much;
 }
 
 /** One product again, alone, from the operands as they are in memory now. */
@@ -223,6 +292,7 @@ double worst_error(const std::vector<float> &mine, const std::vector<float> &the
 double compare_case(const Case &c, ggml_backend_t pim, ggml_backend_t cpu) {
     compute(c, c.graph, pim);
     double worst = 0;
+    const RowMajor rows(c);
     // From the last to the first: a product may read the results of those before it, and both sides have to quantise
     // the same activations.
     for (auto p = c.products.rbegin(); p != c.products.rend(); ++p) {
@@ -306,6 +376,8 @@ int main(int argc, char **argv) {
     }
     ggml_backend_register(lutmm_reg());
     ggml_backend_dev_t device = ggml_backend_dev_by_name("LUTMM");
+    ggml_backend_buffer_type_t weights_type =
+        ggml_backend_dev_buffer_type(ggml_backend_dev_by_name("LUTMM_WEIGHTS"));
     const std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> pim(ggml_backend_dev_init(device, nullptr),
                                                                       ggml_backend_free);
     const std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> cpu(
@@ -319,6 +391,8 @@ int main(int argc, char **argv) {
         const ggml_type type = kTypes[i % std::size(kTypes)];
         Case c = make_case(random, type);
         ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(c.context.get(), cpu.get());
+        // Null where there are none.
+        ggml_backend_buffer_t weights = ggml_backend_alloc_ctx_tensors_from_buft(c.transposed.get(), weights_type);
         bool taken = true;
         for (const Product &p : c.products) {
             taken = taken && ggml_backend_dev_supports_op(device, p.result);
@@ -330,7 +404,11 @@ int main(int argc, char **argv) {
         const bool ok = taken && worst <= kTolerance;
         wrong += ok ? 0 : 1;
         std::printf("case %ld %s error %.2e%s\n", i, ok ? "ok" : taken ? "WRONG" : "DECLINED", worst, c.text.c_str());
+        ggml_backend_buffer_free(weights);
         ggml_backend_buffer_free(buffer);
+        const bool too_much = offers_too_much(random, type, weights_type);
+        wrong += too_much ? 1 : 0;
+        std::printf("offers %ld %s %s\n", i, too_much ? "WRONG" : "ok", ggml_type_name(type));
         std::string text;
         const double reuse = compare_reuse(random, type, device, pim.get(), cpu.get(), text);
         wrong += reuse <= kTolerance ? 0 : 1;
@@ -342,6 +420,6 @@ int main(int argc, char **argv) {
                     static_cast<unsigned long long>(count.weight_bytes));
     }
     ggml_threadpool_free(pool);
-    std::printf("%ld of %ld cases wrong\n", wrong, 2 * cases);
+    std::printf("%ld of %ld cases wrong\n", wrong, 3 * cases);
     return wrong == 0 ? 0 : 1;
 }

@@ -66,7 +66,7 @@ Model load_model(const Options &o) {
     llama_model_params params = llama_model_default_params();
     // Read, not mapped: in gem5 a mapping is read from the host on the spot, too, and only once.
     params.load_mode = LLAMA_LOAD_MODE_NONE;
-    // The device reads weights as the file has them; repacked ones are for llama.cpp's own kernels.
+    // Weights for the device go into its own buffer type; repacked ones are for llama.cpp's own kernels.
     params.use_extra_bufts = !o.pim;
     params.n_gpu_layers = 0;
     Model model(llama_model_load_from_file(o.model.c_str(), params));

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 #include <string_view>
+#include <utility>
 
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
@@ -94,6 +95,98 @@ class Buffer {
     std::unique_ptr<std::uint8_t, Free> memory_;
     std::size_t size_ = 0;
 };
+
+// Weights ----------------------------------------------------------------------------------------------------------
+
+/**
+ * Blocks of `Bytes` bytes, [rows][columns], to [columns][rows]. In squares, so that both sides stay in the L1; of a
+ * fixed size, since loading a model is simulated, too.
+ */
+template <std::size_t Bytes>
+void transpose_fixed(const std::uint8_t *from, std::int64_t rows, std::int64_t columns, std::uint8_t *to) {
+    constexpr std::int64_t kSide = 16;
+    for (std::int64_t row0 = 0; row0 < rows; row0 += kSide) {
+        for (std::int64_t column0 = 0; column0 < columns; column0 += kSide) {
+            const std::int64_t row_end = std::min(rows, row0 + kSide);
+            const std::int64_t column_end = std::min(columns, column0 + kSide);
+            for (std::int64_t column = column0; column < column_end; ++column) {
+                for (std::int64_t row = row0; row < row_end; ++row) {
+                    std::memcpy(to + (column * rows + row) * Bytes, from + (row * columns + column) * Bytes, Bytes);
+                }
+            }
+        }
+    }
+}
+
+void transpose(std::size_t block, const std::uint8_t *from, std::int64_t rows, std::int64_t columns,
+               std::uint8_t *to) {
+    const auto one_of = [&]<std::size_t... Bytes>(std::index_sequence<Bytes...>) {
+        return ((block == Bytes && (transpose_fixed<Bytes>(from, rows, columns, to), true)) || ...);
+    };
+    // The blocks of ggml's types that the device multiplies, q4_0 to q6_K.
+    if (!one_of(std::index_sequence<18, 20, 22, 24, 34, 84, 110, 144, 176, 210>{})) {
+        GGML_ABORT("lutmm: blocks of %zu bytes: no such type was offered\n", block);
+    }
+}
+
+std::int64_t blocks_in_row(const ggml_tensor *weights) {
+    return weights->ne[0] / ggml_blck_size(weights->type);
+}
+
+void expect_whole(const ggml_tensor *weights, std::size_t offset, std::size_t size) {
+    if (offset != 0 || size != ggml_nbytes(weights)) {
+        GGML_ABORT("lutmm: %s: transposed weights are set and read as a whole\n", weights->name);
+    }
+}
+
+ggml_backend_dev_t weights_device();
+
+/**
+ * Memory for weights, transposed as they are set: blocks [k / block][n], for GEMPIM_LUTMM_TRANSPOSED. It is host memory, but
+ * does not say so: only this backend may look into it.
+ */
+ggml_backend_buffer_type_t weights_type() {
+    static ggml_backend_buffer_type type = {
+        {
+            /* .get_name       = */ [](ggml_backend_buffer_type_t) { return "LUTMM_WEIGHTS"; },
+            /* .alloc_buffer   = */
+            [](ggml_backend_buffer_type_t self, std::size_t size) {
+                ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+                if (buffer == nullptr) {
+                    return buffer;
+                }
+                buffer->buft = self;
+                buffer->iface.memset_tensor = nullptr;
+                buffer->iface.cpy_tensor = nullptr;
+                buffer->iface.set_tensor = [](ggml_backend_buffer_t, ggml_tensor *weights, const void *data,
+                                              std::size_t offset, std::size_t bytes) {
+                    expect_whole(weights, offset, bytes);
+                    transpose(ggml_type_size(weights->type), static_cast<const std::uint8_t *>(data), weights->ne[1],
+                              blocks_in_row(weights), static_cast<std::uint8_t *>(weights->data));
+                };
+                buffer->iface.get_tensor = [](ggml_backend_buffer_t, const ggml_tensor *weights, void *data,
+                                              std::size_t offset, std::size_t bytes) {
+                    expect_whole(weights, offset, bytes);
+                    transpose(ggml_type_size(weights->type), static_cast<const std::uint8_t *>(weights->data),
+                              blocks_in_row(weights), weights->ne[1], static_cast<std::uint8_t *>(data));
+                };
+                return buffer;
+            },
+            /* .get_alignment  = */
+            [](ggml_backend_buffer_type_t) { return ggml_backend_buft_get_alignment(ggml_backend_cpu_buffer_type()); },
+            /* .get_max_size   = */ nullptr,
+            /* .get_alloc_size = */ nullptr,
+            /* .is_host        = */ nullptr,
+        },
+        /* .device  = */ weights_device(),
+        /* .context = */ nullptr,
+    };
+    return &type;
+}
+
+bool is_transposed(const ggml_tensor *weights) {
+    return weights->buffer != nullptr && ggml_backend_buffer_get_type(weights->buffer) == weights_type();
+}
 
 // Counts -----------------------------------------------------------------------------------------------------------
 
@@ -329,7 +422,12 @@ class Lutmm {
         d.m = static_cast<std::uint32_t>(m);
         d.n = static_cast<std::uint32_t>(w->ne[1]);
         d.k = static_cast<std::uint32_t>(w->ne[0]);
-        d.weight_stride = static_cast<std::uint32_t>(w->nb[1]);
+        if (is_transposed(w)) {
+            d.flags = GEMPIM_LUTMM_TRANSPOSED;
+            d.weight_stride = static_cast<std::uint32_t>(static_cast<std::size_t>(w->ne[1]) * ggml_type_size(w->type));
+        } else {
+            d.weight_stride = static_cast<std::uint32_t>(w->nb[1]);
+        }
         d.activation_stride = static_cast<std::uint32_t>(row_bytes);
         d.result_stride = static_cast<std::uint32_t>(node->nb[1]);
         d.weights = reinterpret_cast<std::uintptr_t>(weights);
@@ -383,6 +481,10 @@ bool supports(const ggml_tensor *op) {
     // The descriptor's strides have 32 bits, its addresses are multiples of 2 and 4.
     const bool strides = w->nb[1] <= UINT32_MAX && op->nb[1] <= UINT32_MAX && w->nb[1] % 2 == 0 && w->nb[2] % 2 == 0 &&
                          w->nb[3] % 2 == 0 && op->nb[1] % 4 == 0 && op->nb[2] % 4 == 0 && op->nb[3] % 4 == 0;
+    // Transposed: one whole matrix. (A column of blocks is shorter than 2^32 bytes, as max_n is 2^20.)
+    if (is_transposed(w) && (w->view_src != nullptr || !ggml_is_contiguous(w) || ggml_n_dims(w) > 2)) {
+        return false;
+    }
     return w->type < 64 && (c.weight_types >> w->type & 1) != 0 && a->type == GGML_TYPE_F32 &&
            op->type == GGML_TYPE_F32 && dense_rows && strides && w->ne[1] <= c.max_n && w->ne[0] <= c.max_k &&
            ggml_get_op_params_i32(op, 1) != GGML_HINT_SRC0_IS_HADAMARD;
@@ -420,12 +522,48 @@ const ggml_backend_i kBackend = {
     /* .graph_optimize      = */ nullptr,
 };
 
-constexpr const char *kDeviceName = "LUTMM";
-constexpr const char *kDescription = "SRAM-PIM by the lutmm instruction";
+constexpr const char *kRegName = "LUTMM";
+
+/**
+ * Two devices. ggml asks a device for one buffer type, which llama.cpp takes for weights and for results alike; results
+ * must lie in host memory, where other operators find them without a copy, weights in weights_type(). So the first
+ * computes, and is preferred as it is the first; the second holds weights and only says which.
+ */
+enum : std::size_t { kCompute, kWeights, kDevices };
+
+bool holds_weights(ggml_backend_dev_t device) {
+    return device->context != nullptr;
+}
+
+bool supports_op(ggml_backend_dev_t device, const ggml_tensor *op) {
+    if (holds_weights(device)) {
+        return op->op == GGML_OP_MUL_MAT && is_transposed(op->src[0]) && supports(op);
+    }
+    switch (op->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE:
+        return true;
+    case GGML_OP_MUL_MAT:
+        return supports(op);
+    default:
+        return false;
+    }
+}
+
+const char *device_name(ggml_backend_dev_t device) {
+    return holds_weights(device) ? "LUTMM_WEIGHTS" : kRegName;
+}
+
+const char *device_description(ggml_backend_dev_t device) {
+    return holds_weights(device) ? "transposed weights of the SRAM-PIM" : "SRAM-PIM by the lutmm instruction";
+}
 
 const ggml_backend_device_i kDevice = {
-    /* .get_name             = */ [](ggml_backend_dev_t) { return kDeviceName; },
-    /* .get_description      = */ [](ggml_backend_dev_t) { return kDescription; },
+    /* .get_name             = */ device_name,
+    /* .get_description      = */ device_description,
     /* .get_memory           = */
     [](ggml_backend_dev_t, std::size_t *free, std::size_t *total) {
         *free = 0; // it has none of its own
@@ -433,53 +571,50 @@ const ggml_backend_device_i kDevice = {
     },
     /* .get_type             = */ [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; },
     /* .get_props            = */
-    [](ggml_backend_dev_t, ggml_backend_dev_props *props) {
+    [](ggml_backend_dev_t device, ggml_backend_dev_props *props) {
         *props = ggml_backend_dev_props{};
-        props->name = kDeviceName;
-        props->description = kDescription;
+        props->name = device_name(device);
+        props->description = device_description(device);
         props->type = GGML_BACKEND_DEVICE_TYPE_ACCEL;
-        props->caps.buffer_from_host_ptr = true;
-        props->caps.mmap_support = true;
+        props->caps.buffer_from_host_ptr = !holds_weights(device);
+        props->caps.mmap_support = !holds_weights(device);
     },
     /* .init_backend         = */
     [](ggml_backend_dev_t device, const char *) { return new ggml_backend{guid(), kBackend, device, new Lutmm}; },
-    /* .get_buffer_type      = */ [](ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); },
+    /* .get_buffer_type      = */
+    [](ggml_backend_dev_t device) {
+        return holds_weights(device) ? weights_type() : ggml_backend_cpu_buffer_type();
+    },
     /* .get_host_buffer_type = */ nullptr,
     /* .buffer_from_host_ptr = */
     [](ggml_backend_dev_t, void *memory, std::size_t size, std::size_t) {
         return ggml_backend_cpu_buffer_from_ptr(memory, size);
     },
-    /* .supports_op          = */
-    [](ggml_backend_dev_t, const ggml_tensor *op) {
-        switch (op->op) {
-        case GGML_OP_NONE:
-        case GGML_OP_RESHAPE:
-        case GGML_OP_VIEW:
-        case GGML_OP_PERMUTE:
-        case GGML_OP_TRANSPOSE:
-            return true;
-        case GGML_OP_MUL_MAT:
-            return supports(op);
-        default:
-            return false;
-        }
-    },
+    /* .supports_op          = */ supports_op,
     /* .supports_buft        = */
-    [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); },
+    [](ggml_backend_dev_t device, ggml_backend_buffer_type_t type) {
+        return type == weights_type() || (!holds_weights(device) && ggml_backend_buft_is_host(type));
+    },
     /* .offload_op           = */ nullptr,
     /* .event_new            = */ nullptr,
     /* .event_free           = */ nullptr,
     /* .event_synchronize    = */ nullptr,
 };
 
+ggml_backend_dev_t device_at(std::size_t index) {
+    static bool weights = true; // its address marks the second
+    static ggml_backend_device devices[kDevices] = {{kDevice, lutmm_reg(), nullptr}, {kDevice, lutmm_reg(), &weights}};
+    return &devices[index];
+}
+
+ggml_backend_dev_t weights_device() {
+    return device_at(kWeights);
+}
+
 const ggml_backend_reg_i kReg = {
-    /* .get_name         = */ [](ggml_backend_reg_t) { return kDeviceName; },
-    /* .get_device_count = */ [](ggml_backend_reg_t) -> std::size_t { return 1; },
-    /* .get_device       = */
-    [](ggml_backend_reg_t reg, std::size_t) -> ggml_backend_dev_t {
-        static ggml_backend_device device = {kDevice, reg, nullptr};
-        return &device;
-    },
+    /* .get_name         = */ [](ggml_backend_reg_t) { return kRegName; },
+    /* .get_device_count = */ [](ggml_backend_reg_t) -> std::size_t { return kDevices; },
+    /* .get_device       = */ [](ggml_backend_reg_t, std::size_t index) { return device_at(index); },
     /* .get_proc_address = */ [](ggml_backend_reg_t, const char *) -> void * { return nullptr; },
 };
 

@@ -18,6 +18,8 @@ namespace gempim::llama {
  * MUL_MAT with src0 of a type that the device multiplies (its query says which), src0's rows contiguous and at a stride
  * of at least their length, src1 float32 with contiguous rows, any strides above that, any batch, src0 broadcast over
  * the outer dimensions of src1. The rest is declined and runs on the CPU backend.
+ * Its second device, LUTMM_WEIGHTS, has a buffer type into which llama.cpp loads the weights of such products: whole
+ * matrices, transposed block by block. Those of other buffers are multiplied where and as they lie.
  */
 ggml_backend_reg_t lutmm_reg();
 

@@ -241,6 +241,16 @@ void random_weights(const WeightType &type, Random &random, std::uint8_t *out, s
     }
 }
 
+void transpose_blocks(const WeightType &type, const std::uint8_t *rows, std::uint64_t n, std::uint64_t k,
+                      std::uint8_t *out) {
+    const std::uint64_t columns = k / type.elements;
+    for (std::uint64_t column = 0; column < columns; ++column) {
+        for (std::uint64_t row = 0; row < n; ++row, out += type.bytes) {
+            std::memcpy(out, rows + (row * columns + column) * type.bytes, type.bytes);
+        }
+    }
+}
+
 void quantize_row(const WeightType &type, const float *x, std::uint64_t k, std::uint8_t *out) {
     const ggml::QuantizedActivations a = ggml::quantize_activations(x, 1, k, type.activation, 8);
     const auto put_half = [&](float value) {

@@ -72,6 +72,10 @@ class Random {
 /** `blocks` valid blocks with random quants and sub-scales, and random finite scales of the size that models have. */
 void random_weights(const WeightType &type, Random &random, std::uint8_t *out, std::uint64_t blocks);
 
+/** The blocks of n rows, column of blocks after column (GEMPIM_LUTMM_TRANSPOSED of isa/lutmm.h). */
+void transpose_blocks(const WeightType &type, const std::uint8_t *rows, std::uint64_t n, std::uint64_t k,
+                      std::uint8_t *out);
+
 /** Quantise k floats with the reference rounding of ggml (models/ggml/activations.hh), as blocks. */
 void quantize_row(const WeightType &type, const float *x, std::uint64_t k, std::uint8_t *out);
 

@@ -50,8 +50,17 @@ struct Spans {
     Span results;
 };
 
+/** Pieces of memory that the weights are, and bytes of each: rows, or columns of blocks. */
+std::uint64_t weight_pieces(const WeightType &type, const gempim_lutmm_desc &d) {
+    return d.flags == 1 ? d.k / type.elements : d.n;
+}
+
+std::uint64_t weight_piece_bytes(const WeightType &type, const gempim_lutmm_desc &d) {
+    return d.flags == 1 ? std::uint64_t{d.n} * type.bytes : type.row_bytes(d.k);
+}
+
 Spans spans_of(const WeightType &type, const gempim_lutmm_desc &d) {
-    return {span_of(d.weights, d.n, d.weight_stride, type.row_bytes(d.k)),
+    return {span_of(d.weights, weight_pieces(type, d), d.weight_stride, weight_piece_bytes(type, d)),
             span_of(d.activations, d.m, d.activation_stride, type.activation_row_bytes(d.k)),
             span_of(d.results, d.m, d.result_stride, std::uint64_t{4} * d.n)};
 }
@@ -61,10 +70,10 @@ gempim_lutmm_status demanded(const gempim_lutmm_desc &d, std::uint64_t address) 
     if ((address & 63) != 0) {
         return GEMPIM_ERR_ALIGNMENT;
     }
-    if (d.magic != 0x4C4D0001) {
+    if (d.magic != 0x4C4D0002) {
         return GEMPIM_ERR_VERSION;
     }
-    if ((d.flags | d.reserved) != 0) {
+    if (d.flags > 1 || d.reserved != 0) {
         return GEMPIM_ERR_RESERVED;
     }
     const WeightType *type = find_weight_type(d.weight_type);
@@ -75,7 +84,8 @@ gempim_lutmm_status demanded(const gempim_lutmm_desc &d, std::uint64_t address) 
         d.k / type->elements * type->elements != d.k) {
         return GEMPIM_ERR_SHAPE;
     }
-    if (d.weight_stride < type->row_bytes(d.k) || d.activation_stride < type->activation_row_bytes(d.k) ||
+    if (d.weight_stride < weight_piece_bytes(*type, d) ||
+        d.activation_stride < type->activation_row_bytes(d.k) ||
         d.result_stride / 4.0 < d.n) {
         return GEMPIM_ERR_STRIDE;
     }
@@ -181,7 +191,8 @@ class Fuzzer {
         d.k = static_cast<std::uint32_t>(type.elements * (1 + random_.below(type.elements == 32 ? 5 : 2)));
         d.m = static_cast<std::uint32_t>(1 + random_.below(4));
         d.n = static_cast<std::uint32_t>(1 + random_.below(6));
-        d.weight_stride = static_cast<std::uint32_t>(type.row_bytes(d.k) + 2 * random_.below(9));
+        d.flags = static_cast<std::uint16_t>(random_.below(2));
+        d.weight_stride = static_cast<std::uint32_t>(weight_piece_bytes(type, d) + 2 * random_.below(9));
         d.activation_stride = static_cast<std::uint32_t>(type.activation_row_bytes(d.k) + 2 * random_.below(9));
         d.result_stride = static_cast<std::uint32_t>(4 * (d.n + random_.below(5)));
         place_ranges(type, d);
@@ -190,7 +201,8 @@ class Fuzzer {
     }
 
     void place_ranges(const WeightType &type, gempim_lutmm_desc &d) {
-        const std::uint64_t weight_bytes = (d.n - 1) * std::uint64_t{d.weight_stride} + type.row_bytes(d.k);
+        const std::uint64_t weight_bytes =
+            (weight_pieces(type, d) - 1) * std::uint64_t{d.weight_stride} + weight_piece_bytes(type, d);
         const std::uint64_t activation_bytes =
             (d.m - 1) * std::uint64_t{d.activation_stride} + type.activation_row_bytes(d.k);
         const std::uint64_t result_bytes = (d.m - 1) * std::uint64_t{d.result_stride} + std::uint64_t{4} * d.n;
@@ -226,7 +238,7 @@ class Fuzzer {
             d.weight_type = static_cast<std::uint16_t>(random_.below(2) == 0 ? random_.below(40) : random_.next());
             break;
         case 2:
-            d.flags = static_cast<std::uint16_t>(1U << random_.below(16));
+            d.flags ^= static_cast<std::uint16_t>(1U << random_.below(16));
             break;
         case 3:
             d.m = small(random_.below(2) == 0 ? d.m : GEMPIM_LUTMM_MAX_M);
@@ -277,7 +289,7 @@ class Fuzzer {
             d.magic = GEMPIM_LUTMM_MAGIC;
         }
         if (good >= 2) {
-            d.flags = 0;
+            d.flags = static_cast<std::uint16_t>(random_.below(2));
             d.reserved = 0;
         }
         if (good >= 3) {
@@ -299,12 +311,21 @@ class Fuzzer {
         return d;
     }
 
+    /** Address of a block of weights. */
+    static std::uint64_t block_at(const WeightType &type, const gempim_lutmm_desc &d, std::uint64_t row,
+                                  std::uint64_t block) {
+        return d.flags == 1 ? d.weights + block * d.weight_stride + row * type.bytes
+                            : d.weights + row * d.weight_stride + block * type.bytes;
+    }
+
     /** Valid operands for an accepted descriptor whose weights and activations are apart. */
     void fill_operands(const WeightType &type, const gempim_lutmm_desc &d) {
         std::uint8_t *const row = weights_.data();
         for (std::uint64_t r = 0; r < d.n; ++r) {
             random_weights(type, random_, row, d.k / type.elements);
-            write(d.weights - base() + r * d.weight_stride, row, type.row_bytes(d.k));
+            for (std::uint64_t b = 0; b < d.k / type.elements; ++b) {
+                write(block_at(type, d, r, b) - base(), row + b * type.bytes, type.bytes);
+            }
         }
         std::vector<float> x(d.k);
         for (std::uint64_t v = 0; v < d.m; ++v) {
@@ -321,8 +342,12 @@ class Fuzzer {
         for (std::uint64_t v = 0; v < d.m; ++v) {
             const std::uint64_t row = d.results - base() + v * d.result_stride;
             for (std::uint64_t r = 0; values && r < d.n; ++r) {
+                for (std::uint64_t b = 0; b < d.k / type.elements; ++b) {
+                    std::memcpy(weights_.data() + b * type.bytes, arena_ + (block_at(type, d, r, b) - base()),
+                                type.bytes);
+                }
                 const Expected expected = multiply_rows(
-                    type, decode_weights(type, arena_ + (d.weights - base()) + r * d.weight_stride, d.k),
+                    type, decode_weights(type, weights_.data(), d.k),
                     decode_activations(type, arena_ + (d.activations - base()) + v * d.activation_stride, d.k));
                 float got;
                 std::memcpy(&got, arena_ + row + 4 * r, 4);
@@ -428,7 +453,7 @@ class Fuzzer {
     }
 
     void queries() {
-        expect(gempim_lutmm_query(GEMPIM_QUERY_VERSION), 1, "query of the version");
+        expect(gempim_lutmm_query(GEMPIM_QUERY_VERSION), 2, "query of the version");
         expect(gempim_lutmm_query(GEMPIM_QUERY_MAX_M), 4096, "query of the largest m");
         expect(gempim_lutmm_query(GEMPIM_QUERY_MAX_N), 1048576, "query of the largest n");
         expect(gempim_lutmm_query(GEMPIM_QUERY_MAX_K), 1048576, "query of the largest k");

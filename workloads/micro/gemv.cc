@@ -78,6 +78,7 @@ struct Problem {
     std::uint64_t row_bytes;
     std::uint64_t activation_row_bytes;
     std::uint8_t *weights;
+    std::uint8_t *transposed; ///< the same blocks, column after column; null: the device takes rows
     float *x;
     std::uint8_t *activations;
     unsigned commands;              ///< that the product is split into; at most one a thread
@@ -124,10 +125,16 @@ void lutmm_job(void *context, micro_team *team, unsigned thread) {
     d.m = static_cast<std::uint32_t>(p.m);
     d.n = static_cast<std::uint32_t>(end - first);
     d.k = static_cast<std::uint32_t>(p.k);
-    d.weight_stride = static_cast<std::uint32_t>(p.row_bytes);
     d.activation_stride = static_cast<std::uint32_t>(p.activation_row_bytes);
     d.result_stride = static_cast<std::uint32_t>(p.n * sizeof(float));
-    d.weights = reinterpret_cast<std::uintptr_t>(p.weights + first * p.row_bytes);
+    if (p.transposed != nullptr) {
+        d.flags = GEMPIM_LUTMM_TRANSPOSED;
+        d.weight_stride = static_cast<std::uint32_t>(p.n * p.type->bytes);
+        d.weights = reinterpret_cast<std::uintptr_t>(p.transposed + first * p.type->bytes);
+    } else {
+        d.weight_stride = static_cast<std::uint32_t>(p.row_bytes);
+        d.weights = reinterpret_cast<std::uintptr_t>(p.weights + first * p.row_bytes);
+    }
     d.activations = reinterpret_cast<std::uintptr_t>(p.activations);
     d.results = reinterpret_cast<std::uintptr_t>(p.results + first);
     d.status = GEMPIM_STATUS_PENDING;
@@ -239,6 +246,7 @@ int main(int argc, char **argv) {
     std::uint64_t commands = 1;
     std::uint64_t repeat = 1;
     std::uint64_t seed = 1;
+    int transposed = 0;
     int with_check = 0;
     int corrupt = 0;
     const micro_option options[] = {
@@ -250,6 +258,7 @@ int main(int argc, char **argv) {
         micro_number("--threads", &threads, 1, MICRO_MAX_THREADS, "threads; in gem5 at most the cores"),
         micro_number("--commands", &commands, 1, MICRO_MAX_THREADS,
                      "for lutmm: commands that a product is split into by its outputs; at most --threads"),
+        micro_flag("--transposed", &transposed, "for lutmm: weights lie column of blocks after column of blocks"),
         micro_number("--repeat", &repeat, 1, 1000, "products, each a region of interest"),
         micro_number("--seed", &seed, 0, UINT64_MAX, "of the random operands"),
         micro_flag("--check", &with_check, "compare every result with an exact reference, after the regions"),
@@ -269,6 +278,9 @@ int main(int argc, char **argv) {
     if (commands > threads) {
         micro_die(MICRO_EXIT_BAD_INPUT, "--commands %" PRIu64 ": expected at most --threads %" PRIu64, commands,
                   threads);
+    }
+    if (transposed != 0 && std::string_view(path) != "lutmm") {
+        micro_die(MICRO_EXIT_BAD_INPUT, "--transposed: expected --path lutmm");
     }
     Problem p{};
     p.type = type;
@@ -313,6 +325,10 @@ int main(int argc, char **argv) {
     std::fill_n(results, repeat * m * n, std::numeric_limits<float>::quiet_NaN());
     Random random(seed);
     random_weights(*type, random, p.weights, n * (k / type->elements));
+    if (transposed != 0) {
+        p.transposed = static_cast<std::uint8_t *>(micro_alloc(n * p.row_bytes));
+        transpose_blocks(*type, p.weights, n, k, p.transposed);
+    }
     for (std::uint64_t i = 0; i < m * k; ++i) {
         p.x[i] = random.uniform();
     }

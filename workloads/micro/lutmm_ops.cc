@@ -156,7 +156,18 @@ struct Job {
     std::size_t checkpoint; ///< after issuing so many operations; 0: never
 };
 
-void describe(const Operation &op, gempim_lutmm_desc &d) {
+/** Its weights' blocks column after column, where type and shape say what that is. */
+void transpose(Operation &op) {
+    const WeightType *type = find_weight_type(op.weight_type);
+    if (type == nullptr || op.results == nullptr) {
+        return;
+    }
+    auto *to = static_cast<std::uint8_t *>(micro_alloc(op.weight_bytes));
+    transpose_blocks(*type, op.weights, op.n, op.k, to);
+    op.weights = to;
+}
+
+void describe(const Operation &op, bool transposed, gempim_lutmm_desc &d) {
     const WeightType *type = find_weight_type(op.weight_type);
     d = {};
     d.magic = GEMPIM_LUTMM_MAGIC;
@@ -164,7 +175,12 @@ void describe(const Operation &op, gempim_lutmm_desc &d) {
     d.m = op.m;
     d.n = op.n;
     d.k = op.k;
-    d.weight_stride = type == nullptr ? 0 : static_cast<std::uint32_t>(type->row_bytes(op.k));
+    if (transposed) {
+        d.flags = GEMPIM_LUTMM_TRANSPOSED;
+        d.weight_stride = type == nullptr ? 0 : op.n * type->bytes;
+    } else {
+        d.weight_stride = type == nullptr ? 0 : static_cast<std::uint32_t>(type->row_bytes(op.k));
+    }
     d.activation_stride = type == nullptr ? 0 : static_cast<std::uint32_t>(type->activation_row_bytes(op.k));
     d.result_stride = op.n * static_cast<std::uint32_t>(sizeof(float));
     d.weights = reinterpret_cast<std::uintptr_t>(op.weights);
@@ -220,10 +236,12 @@ int main(int argc, char **argv) {
     std::uint64_t threads = 1;
     std::uint64_t checkpoint = 0;
     int roi_each = 0;
+    int transposed = 0;
     const micro_option options[] = {
         micro_number("--depth", &depth, 1, 4096, "commands that a thread has outstanding"),
         micro_number("--threads", &threads, 1, MICRO_MAX_THREADS, "threads; they take operations in turn"),
         micro_flag("--roi", &roi_each, "every operation is a region of interest; without it all are one"),
+        micro_flag("--transposed", &transposed, "the weights are given to the device column of blocks after column"),
         micro_number("--checkpoint", &checkpoint, 0, UINT32_MAX,
                      "in gem5: take a checkpoint when so many operations have been issued (0: none)"),
         micro_m5_option(),
@@ -243,7 +261,10 @@ int main(int argc, char **argv) {
     std::vector<Operation> ops = read_operations(paths[0]);
     auto *descriptors = static_cast<gempim_lutmm_desc *>(micro_alloc(ops.size() * sizeof(gempim_lutmm_desc)));
     for (std::size_t i = 0; i < ops.size(); ++i) {
-        describe(ops[i], descriptors[i]);
+        if (transposed != 0) {
+            transpose(ops[i]);
+        }
+        describe(ops[i], transposed != 0, descriptors[i]);
     }
     micro_team *team = micro_team_start(static_cast<unsigned>(threads));
     Job job{&ops, descriptors, 0, ops.size(), depth, checkpoint};

@@ -164,7 +164,7 @@ class SoftwareDevice {
         const std::vector<std::uint8_t> weights = gather(command.weights);
         const ggml::QuantizedActivations activations = unpack_activations(command, gather(command.activations).data());
         std::vector<float> results =
-            multiply(device_.params(), *command.plan, *command.format, weights.data(), activations);
+            multiply(device_.params(), *command.plan, *command.format, command.blocks(weights.data()), activations);
         if (fault_ == Fault::value) {
             results.back() *= 1.0F + 0x1p-12F;
         }

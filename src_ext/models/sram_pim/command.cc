@@ -43,7 +43,7 @@ std::int32_t check(SramPim &device, const gempim_lutmm_desc &d, std::uint64_t ad
     if (d.magic != GEMPIM_LUTMM_MAGIC) {
         return GEMPIM_ERR_VERSION;
     }
-    if (d.flags != 0 || d.reserved != 0) {
+    if ((d.flags & ~GEMPIM_LUTMM_TRANSPOSED) != 0 || d.reserved != 0) {
         return GEMPIM_ERR_RESERVED;
     }
     const ggml::BlockFormat *format = format_of_type(d.weight_type);
@@ -58,7 +58,9 @@ std::int32_t check(SramPim &device, const gempim_lutmm_desc &d, std::uint64_t ad
     const std::uint64_t act_bytes = ggml::activation_block_bytes(format->activation);
     out.desc = d;
     out.format = format;
-    out.weights = {d.weights, d.n, std::uint64_t{d.k} / format->elements * format->bytes, d.weight_stride};
+    const std::uint64_t units = d.k / format->elements;
+    out.weights = out.transposed() ? RowRange{d.weights, units, std::uint64_t{d.n} * format->bytes, d.weight_stride}
+                                   : RowRange{d.weights, d.n, units * format->bytes, d.weight_stride};
     out.activations = {d.activations, d.m, d.k / act_block * act_bytes, d.activation_stride};
     out.results = {d.results, d.m, std::uint64_t{d.n} * sizeof(float), d.result_stride};
     for (const RowRange *range : {&out.weights, &out.activations, &out.results}) {
@@ -114,6 +116,21 @@ std::int32_t check_command(SramPim &device, const gempim_lutmm_desc &desc, std::
         return GEMPIM_ERR_SHAPE;
     }
     return 0;
+}
+
+Command::Part Command::part_of(const Tile &tile) const {
+    const std::uint64_t columns = tile.shape.columns;
+    const std::uint64_t units = tile.shape.units;
+    const std::uint64_t bytes = format->bytes;
+    if (transposed()) {
+        return {tile.shape.first_unit, units, tile.first_column * bytes, columns * bytes};
+    }
+    return {tile.first_column, columns, tile.shape.first_unit * bytes, units * bytes};
+}
+
+WeightBlocks Command::blocks(const std::uint8_t *bytes) const {
+    return transposed() ? WeightBlocks{bytes, format->bytes, weights.row_bytes}
+                        : WeightBlocks{bytes, weights.row_bytes, format->bytes};
 }
 
 ggml::QuantizedActivations unpack_activations(const Command &command, const std::uint8_t *bytes) {

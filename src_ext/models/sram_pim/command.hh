@@ -11,6 +11,7 @@
 #include "isa/lutmm.h"
 #include "models/ggml/activations.hh"
 #include "models/ggml/formats.hh"
+#include "models/sram_pim/multiply.hh"
 #include "models/sram_pim/sram_pim.hh"
 
 namespace gempim::sram_pim {
@@ -31,9 +32,23 @@ struct Command {
     gempim_lutmm_desc desc{};
     const ggml::BlockFormat *format = nullptr;
     std::shared_ptr<const MatmulPlan> plan;
-    RowRange weights;
+    RowRange weights; ///< rows of blocks, or columns of blocks of transposed weights
     RowRange activations;
     RowRange results;
+
+    bool transposed() const { return (desc.flags & GEMPIM_LUTMM_TRANSPOSED) != 0; }
+
+    /** The part of every row of `weights` that a tile needs, as rows of its own. */
+    struct Part {
+        std::uint64_t first_row = 0;
+        std::uint64_t rows = 0;
+        std::uint64_t from = 0; ///< byte in the row
+        std::uint64_t bytes = 0;
+    };
+    Part part_of(const Tile &tile) const;
+
+    /** The weights when they were copied to `bytes`, rows of `weights` without gaps. */
+    WeightBlocks blocks(const std::uint8_t *bytes) const;
 };
 
 /** The block format of a ggml type number, or null. */

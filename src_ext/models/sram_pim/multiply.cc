@@ -97,10 +97,9 @@ std::vector<T> run_plan(const SramPimParams &params, const MatmulPlan &plan, Arr
 class BlockSum {
   public:
     BlockSum(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
-             const std::uint8_t *weights, const ggml::QuantizedActivations &activations)
+             const WeightBlocks &weights, const ggml::QuantizedActivations &activations)
         : shape_(plan.shape), format_(format), weights_(weights), a_(activations),
-          row_bytes_(plan.k / plan.shape.unit_elements * plan.shape.unit_bytes), m_(plan.m),
-          gemv_(plan.shape, format.weight_signed, plan.nbw), blocks_(params.array_columns),
+          m_(plan.m), gemv_(plan.shape, format.weight_signed, plan.nbw), blocks_(params.array_columns),
           transposed_(std::size_t{plan.shape.unit_elements} * params.array_columns),
           sums_(plan.m * params.array_columns), dot_(sums_.size()), minima_(sums_.size()) {}
 
@@ -115,8 +114,9 @@ class BlockSum {
   private:
     void integer_sums(std::uint64_t first_column, unsigned columns, std::uint64_t unit) {
         for (unsigned c = 0; c < columns; ++c) {
-            ggml::decode_block(format_, weights_ + (first_column + c) * row_bytes_ + unit * shape_.unit_bytes,
-                               blocks_[c]);
+            ggml::decode_block(
+                format_, weights_.bytes + (first_column + c) * weights_.row_step + unit * weights_.unit_step,
+                blocks_[c]);
             for (unsigned e = 0; e < shape_.unit_elements; ++e) {
                 transposed_[std::size_t{e} * columns + c] = blocks_[c].q[e];
             }
@@ -172,9 +172,8 @@ class BlockSum {
 
     const GemvShape &shape_;
     const ggml::BlockFormat &format_;
-    const std::uint8_t *weights_;
+    const WeightBlocks weights_;
     const ggml::QuantizedActivations &a_;
-    const std::uint64_t row_bytes_;
     const std::size_t m_;
     LutGemv gemv_;
     std::vector<ggml::DecodedBlock> blocks_;
@@ -197,12 +196,12 @@ unsigned rounding_steps(const SramPimParams &params, const MatmulPlan &plan) {
 }
 
 std::vector<float> multiply(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
-                            const std::uint8_t *weights, const ggml::QuantizedActivations &activations) {
+                            const WeightBlocks &weights, const ggml::QuantizedActivations &activations) {
     return run_plan<float>(params, plan, BlockSum(params, plan, format, weights, activations));
 }
 
 std::vector<float> multiply_strip(const SramPimParams &params, const MatmulPlan &plan, unsigned strip,
-                                  const ggml::BlockFormat &format, const std::uint8_t *weights,
+                                  const ggml::BlockFormat &format, const WeightBlocks &weights,
                                   const ggml::QuantizedActivations &activations) {
     return run_strip<float>(params, plan, strip, BlockSum(params, plan, format, weights, activations));
 }

@@ -26,23 +26,32 @@
 
 namespace gempim::sram_pim {
 
+/** Where the blocks of weights are: that of output n and unit u at bytes + n * row_step + u * unit_step. */
+struct WeightBlocks {
+    const std::uint8_t *bytes = nullptr;
+    std::uint64_t row_step = 0;
+    std::uint64_t unit_step = 0;
+
+    /** n rows of k / block blocks, as ggml lays out a tensor. */
+    static WeightBlocks rows(const std::uint8_t *bytes, const MatmulPlan &plan) {
+        return {bytes, plan.k / plan.shape.unit_elements * plan.shape.unit_bytes, plan.shape.unit_bytes};
+    }
+};
+
 /** Additions in step 1 to 4 that one term passes through at most, plus its 3 own roundings: r of the bound above. */
 unsigned rounding_steps(const SramPimParams &params, const MatmulPlan &plan);
 
-/**
- * @param weights n rows of k / block blocks, as ggml lays out a tensor
- * @return [m, n]
- */
+/** @return [m, n] */
 std::vector<float> multiply(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
-                            const std::uint8_t *weights, const ggml::QuantizedActivations &activations);
+                            const WeightBlocks &weights, const ggml::QuantizedActivations &activations);
 
 /**
  * One strip of the same product, for a host that has the strip's weights before the others'.
- * @param weights as for multiply; only the rows of the strip are read
+ * @param weights only the blocks of the strip's outputs are read
  * @return [m, columns of the strip]
  */
 std::vector<float> multiply_strip(const SramPimParams &params, const MatmulPlan &plan, unsigned strip,
-                                  const ggml::BlockFormat &format, const std::uint8_t *weights,
+                                  const ggml::BlockFormat &format, const WeightBlocks &weights,
                                   const ggml::QuantizedActivations &activations);
 
 /**
