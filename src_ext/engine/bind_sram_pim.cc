@@ -379,8 +379,8 @@ constexpr const char *kTimeMatmulDoc =
     R"(Time of one product of activations [m, k] and weights [n, k]^T in ggml blocks.
 
 hit_rate: pattern reuse table hits per lookup, 0..1. memory: a MemoryPort, or None for an infinitely fast one.
-weight_addr: byte address of the weights, which lie in memory tile after tile (the ggml back end's own buffer type lays them out so
-when the model is loaded, as llama.cpp's own repacked types do). result_addr: used with results_to_memory.
+weight_addr: byte address of the weights, which are read as if they lay tile after tile (guests load them transposed, where tiles that
+are fetched at the same time are neighbours, too). result_addr: used with results_to_memory.
 load_start_ps: weights do not depend on activations, so their fetch may begin before start_ps (default: start_ps).
 All slices are idle at start_ps. Returns a dict; times in ps: end_ps (results ready), load_end_ps, load_ps (first request to last
 weight byte), compute_ps, convert_ps, reduce_ps (of the busiest slice), write_ps (after the last result), exposed_load_ps (the

@@ -311,9 +311,8 @@ void SramPim::load_what_fits(Running &command) {
         const pim::Tile &tile = command.plan().tiles[load->tile];
         const pim::Command::Part part = command.command.part_of(tile);
         auto transfer = std::make_unique<Transfer>();
-        transfer->next =
-            pieces(rows, command.weight_pages, part.first_row, part.rows, part.from, part.bytes,
-                   command.weights.data() + part.first_row * rows.row_bytes + part.from, rows.row_bytes);
+        transfer->next = pieces(rows, command.weight_pages, part.first_row, part.rows, part.from, part.bytes,
+                                command.weights.data() + part.first_row * rows.row_bytes + part.from, rows.row_bytes);
         transfer->error = &command.error;
         transfer->done = [this, &command, number = load->tile] {
             if (const auto tile_start = command.pipeline->load_done(number, curTick())) {

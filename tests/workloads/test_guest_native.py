@@ -113,9 +113,9 @@ def test_every_quantised_product_goes_to_the_device(smollm2: Path) -> None:
 
 def test_random_products_are_those_of_ggmls_cpu_backend() -> None:
     """Every type, odd shapes, 1 to 33 activation vectors, gaps between rows, permuted activations, broadcast weights,
-    products of products, results on memory that earlier products use, weights in the backend's own buffers; alone and with a
-    pool of threads that quantises; on a device that computes a command at once, and on one that computes it when it is
-    waited for. Nothing is offered that would read transposed weights as rows."""
+    products of products, results on memory that earlier products use, weights in the backend's own buffers; alone and
+    with a pool of threads that quantises; on a device that computes a command at once, and on one that computes it when
+    it is waited for. Nothing is offered that would read transposed weights as rows."""
     for seed, threads, late in ((1, 1, 0), (2, 3, 0), (3, 1, 1), (4, 3, 1)):
         done = _run("check_backend", 60, seed, threads, GEMPIM_SOFTWARE_LATE=str(late))
         assert done.returncode == 0, done.stdout
@@ -123,7 +123,7 @@ def test_random_products_are_those_of_ggmls_cpu_backend() -> None:
         assert Counter(line[0] for line in lines) == {"case": 60, "reuse": 60, "offers": 60}
         assert {line[2] for line in lines} == {"ok"}
         assert "chained" in done.stdout
-        assert done.stdout.count("transposed") > 30
+        assert done.stdout.count(" transposed") > 15
         assert {line[-1] for line in lines if line[0] == "reuse"} == {"weights", "results", "activations"}
 
 

@@ -187,8 +187,8 @@ class RowMajor {
 };
 
 /**
- * What nobody may compute: on transposed weights the CPU backend would read other numbers, and a view of some rows is no
- * whole matrix.
+ * What nobody may compute: on transposed weights the CPU backend would read other numbers, and a view of some rows is
+ * no whole matrix.
  */
 bool offers_too_much(Random &random, ggml_type type, ggml_backend_buffer_type_t weights_type) {
     ggml_init_params params{};
@@ -376,8 +376,7 @@ int main(int argc, char **argv) {
     }
     ggml_backend_register(lutmm_reg());
     ggml_backend_dev_t device = ggml_backend_dev_by_name("LUTMM");
-    ggml_backend_buffer_type_t weights_type =
-        ggml_backend_dev_buffer_type(ggml_backend_dev_by_name("LUTMM_WEIGHTS"));
+    ggml_backend_buffer_type_t weights_type = ggml_backend_dev_buffer_type(ggml_backend_dev_by_name("LUTMM_WEIGHTS"));
     const std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> pim(ggml_backend_dev_init(device, nullptr),
                                                                       ggml_backend_free);
     const std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> cpu(

@@ -118,8 +118,7 @@ void transpose_fixed(const std::uint8_t *from, std::int64_t rows, std::int64_t c
     }
 }
 
-void transpose(std::size_t block, const std::uint8_t *from, std::int64_t rows, std::int64_t columns,
-               std::uint8_t *to) {
+void transpose(std::size_t block, const std::uint8_t *from, std::int64_t rows, std::int64_t columns, std::uint8_t *to) {
     const auto one_of = [&]<std::size_t... Bytes>(std::index_sequence<Bytes...>) {
         return ((block == Bytes && (transpose_fixed<Bytes>(from, rows, columns, to), true)) || ...);
     };
@@ -142,8 +141,8 @@ void expect_whole(const ggml_tensor *weights, std::size_t offset, std::size_t si
 ggml_backend_dev_t weights_device();
 
 /**
- * Memory for weights, transposed as they are set: blocks [k / block][n], for GEMPIM_LUTMM_TRANSPOSED. It is host memory, but
- * does not say so: only this backend may look into it.
+ * Memory for weights, transposed as they are set: blocks [k / block][n], for GEMPIM_LUTMM_TRANSPOSED. It is host
+ * memory, but does not say so: only this backend may look into it.
  */
 ggml_backend_buffer_type_t weights_type() {
     static ggml_backend_buffer_type type = {
@@ -582,9 +581,7 @@ const ggml_backend_device_i kDevice = {
     /* .init_backend         = */
     [](ggml_backend_dev_t device, const char *) { return new ggml_backend{guid(), kBackend, device, new Lutmm}; },
     /* .get_buffer_type      = */
-    [](ggml_backend_dev_t device) {
-        return holds_weights(device) ? weights_type() : ggml_backend_cpu_buffer_type();
-    },
+    [](ggml_backend_dev_t device) { return holds_weights(device) ? weights_type() : ggml_backend_cpu_buffer_type(); },
     /* .get_host_buffer_type = */ nullptr,
     /* .buffer_from_host_ptr = */
     [](ggml_backend_dev_t, void *memory, std::size_t size, std::size_t) {

@@ -84,8 +84,7 @@ gempim_lutmm_status demanded(const gempim_lutmm_desc &d, std::uint64_t address) 
         d.k / type->elements * type->elements != d.k) {
         return GEMPIM_ERR_SHAPE;
     }
-    if (d.weight_stride < weight_piece_bytes(*type, d) ||
-        d.activation_stride < type->activation_row_bytes(d.k) ||
+    if (d.weight_stride < weight_piece_bytes(*type, d) || d.activation_stride < type->activation_row_bytes(d.k) ||
         d.result_stride / 4.0 < d.n) {
         return GEMPIM_ERR_STRIDE;
     }

@@ -98,8 +98,8 @@ class BlockSum {
   public:
     BlockSum(const SramPimParams &params, const MatmulPlan &plan, const ggml::BlockFormat &format,
              const WeightBlocks &weights, const ggml::QuantizedActivations &activations)
-        : shape_(plan.shape), format_(format), weights_(weights), a_(activations),
-          m_(plan.m), gemv_(plan.shape, format.weight_signed, plan.nbw), blocks_(params.array_columns),
+        : shape_(plan.shape), format_(format), weights_(weights), a_(activations), m_(plan.m),
+          gemv_(plan.shape, format.weight_signed, plan.nbw), blocks_(params.array_columns),
           transposed_(std::size_t{plan.shape.unit_elements} * params.array_columns),
           sums_(plan.m * params.array_columns), dot_(sums_.size()), minima_(sums_.size()) {}
 
@@ -114,9 +114,9 @@ class BlockSum {
   private:
     void integer_sums(std::uint64_t first_column, unsigned columns, std::uint64_t unit) {
         for (unsigned c = 0; c < columns; ++c) {
-            ggml::decode_block(
-                format_, weights_.bytes + (first_column + c) * weights_.row_step + unit * weights_.unit_step,
-                blocks_[c]);
+            ggml::decode_block(format_,
+                               weights_.bytes + (first_column + c) * weights_.row_step + unit * weights_.unit_step,
+                               blocks_[c]);
             for (unsigned e = 0; e < shape_.unit_elements; ++e) {
                 transposed_[std::size_t{e} * columns + c] = blocks_[c].q[e];
             }

@@ -28,7 +28,7 @@ namespace gempim::sram_pim {
 /** Weights to fetch. */
 struct TileLoad {
     std::uint32_t tile;
-    std::uint64_t offset_bytes; ///< from the first weight byte of the matrix in tile order
+    std::uint64_t offset_bytes; ///< from the first weight byte, were the matrix stored tile after tile
     std::uint64_t bytes;
 };
 
