@@ -26,6 +26,9 @@ from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
 from gempim.quantity import DataError
 
+SOURCES_HASH = "sources.sha256"
+"""File in a plug-in's folder: `sources_sha256` of what it was built from."""
+
 SUPPORTED = ("24.0.",)
 """Versions of gem5 that the plug-in's sources are written for: prefixes of its version string."""
 
@@ -85,6 +88,14 @@ def source_files() -> list[Path]:
     return [p for p in found if p.suffix in (".h", ".hh", ".cc", ".py")]
 
 
+def sources_sha256() -> str:
+    """The hash of `source_files`, names included."""
+    h = hashlib.sha256()
+    for path in source_files():
+        h.update(f"{path.relative_to(SOURCES)} {file_sha256(path)}\n".encode())
+    return h.hexdigest()
+
+
 def _compiler() -> tuple[str, str]:
     name = os.environ.get("CXX", "g++")
     try:
@@ -107,12 +118,9 @@ def build(gem5: Path | None = None, source: Path | None = None, *, jobs: int | N
     tree = gem5_source(binary, source)
     compiler, compiler_version = _compiler()
     binary_hash = file_sha256(binary)
-    h = hashlib.sha256(f"{binary_hash} {compiler_version} {_MODEL_FLAGS} {_GEM5_FLAGS} {__version__}".encode())
-    for path in source_files():
-        h.update(str(path.relative_to(SOURCES)).encode())
-        h.update(path.read_bytes())
+    content = (binary_hash, compiler_version, _MODEL_FLAGS, _GEM5_FLAGS, __version__, sources_sha256())
     root = cache_dir() / "plugin"
-    target = root / h.hexdigest()[:16]
+    target = root / hashlib.sha256(repr(content).encode()).hexdigest()[:16]
     cached_folder(target, lambda out: _build_in(out, binary, binary_hash, tree, compiler, compiler_version, jobs))
     point_to(root / f"for-{binary_hash[:16]}", target)
     return target
@@ -127,6 +135,7 @@ def _build_in(
     package = plugin / "gempim_gem5"
     package.mkdir(parents=True)
     objects.mkdir()
+    (plugin / SOURCES_HASH).write_text(sources_sha256() + "\n")
     (package / "__init__.py").write_text('"""SimObjects of gempim."""\n')
     for name in ("SramPim.py", "PimArmDecoder.py", "PimDram.py", "Xpu.py"):
         shutil.copy(SOURCES / "gem5" / name, package)

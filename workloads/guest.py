@@ -109,7 +109,7 @@ def _kit(native: bool) -> _Kit:
         ),
         flags=(f"-march={ARM_ARCH}",),
         link_flags=("-static", "-pthread", "-Wl,--gc-sections"),
-        shared=(micro / "no_clone3.c",),
+        shared=(micro / "no_clone3.c", LLAMA / "no_fadvise.c"),
         programs=(PROGRAM,),
     )
 

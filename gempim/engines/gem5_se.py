@@ -27,6 +27,7 @@ from gempim.analysis.stats import Number, Section, parse_stats
 from gempim.cache import cache_dir
 from gempim.doctor import find_gem5
 from gempim.experiment import file_sha256
+from gempim.plugin import SOURCES_HASH, sources_sha256
 from gempim.provenance import provenance
 from gempim.quantity import DataError
 from gempim.resolve import resolved_values
@@ -147,7 +148,7 @@ def find_plugin(given: Path | None, system: System, gem5_sha256: str) -> Path | 
     """The plug-in that a PIM system needs: the one given, the one that GEMPIM_PLUGIN names, or the one that
     `gempim plugin build` made for this gem5; None for other systems.
 
-    :raises DataError: it is not there
+    :raises DataError: it is not there, or `gempim plugin build` made it from other sources than this gempim's
     """
     if system.kind == "cpu":
         return None
@@ -160,6 +161,13 @@ def find_plugin(given: Path | None, system: System, gem5_sha256: str) -> Path | 
         path = cache_dir() / "plugin" / f"for-{gem5_sha256[:16]}"
     if not path.exists():
         raise DataError(f"{origin}: not there; build it with: gempim plugin build --gem5 PATH/TO/gem5.opt")
+    if origin.startswith("system "):
+        built_from = path / SOURCES_HASH
+        if not built_from.is_file() or built_from.read_text().strip() != sources_sha256():
+            raise DataError(
+                f"{origin}: the last one for this gem5, {path.resolve()}, was built from other sources than this"
+                " gempim's; build it with: gempim plugin build --gem5 PATH/TO/gem5.opt (or name one with --plugin)"
+            )
     return path.resolve()
 
 

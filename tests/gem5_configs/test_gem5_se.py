@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from gempim.cli import app
 from gempim.engines import gem5_se
 from gempim.engines.gem5_se import Gem5Options, run_gem5_se
+from gempim.plugin import SOURCES, SOURCES_HASH, sources_sha256
 from gempim.quantity import DataError
 from gempim.rundir import is_complete
 from gempim.systems import load_system
@@ -191,7 +193,30 @@ def test_both_sides_look_for_the_plugin_in_the_same_place(tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = Path(gempim_plugin.default_folder("0123456789abcdef0123"))
     folder.mkdir(parents=True)
+    (folder / SOURCES_HASH).write_text(sources_sha256() + "\n")
     assert gem5_se.find_plugin(None, SAIL, "0123456789abcdef0123") == folder
+
+
+def test_a_plugin_of_other_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was built before gempim was changed must not answer for it; one that is named is the user's own choice."""
+    monkeypatch.delenv("GEMPIM_PLUGIN", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "gempim" / "plugin" / "for-0123456789abcdef"
+    folder.mkdir(parents=True)
+    for text in (None, "0" * 64 + "\n"):
+        if text is not None:
+            (folder / SOURCES_HASH).write_text(text)
+        with pytest.raises(DataError, match="from other sources than this gempim's; build it with: gempim plugin"):
+            gem5_se.find_plugin(None, SAIL, "0123456789abcdef0123")
+        assert gem5_se.find_plugin(folder, SAIL, "0123456789abcdef0123") == folder
+    sources = tmp_path / "src_ext"
+    shutil.copytree(SOURCES, sources)
+    monkeypatch.setattr("gempim.plugin.SOURCES", sources)
+    (folder / SOURCES_HASH).write_text(sources_sha256())
+    assert gem5_se.find_plugin(None, SAIL, "0123456789abcdef0123") == folder
+    (sources / "models" / "sram_pim" / "plan.cc").write_bytes(b"")
+    with pytest.raises(DataError, match="other sources"):
+        gem5_se.find_plugin(None, SAIL, "0123456789abcdef0123")
 
 
 def test_both_sides_have_the_same_choices() -> None:

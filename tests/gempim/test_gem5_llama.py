@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from gempim.output import results
 from gempim.simulate import simulate
 
 LAYERS = 2
+
+CONTEXT = 4
+"""Tokens in the KV cache of the page's pass: those of the benchmark's prompt."""
 
 
 @pytest.fixture
@@ -91,3 +96,34 @@ def test_bad_options_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: 
             gem5_llama.main()
         assert stop.value.code == 2
         assert says in capsys.readouterr().err
+
+
+def _readme_rows() -> list[dict[str, str]]:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    found = re.search(r"<!-- llama -->\n(.*?)\n<!-- /llama -->", text, re.S)
+    assert found
+    head, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in found[1].splitlines()]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_readmes_embedded_columns_are_the_engines(tmp_path: Path) -> None:
+    """All of the page's rows, and what follows from two columns is what stands in the third."""
+    rows = _readme_rows()
+    points = [(int(row["threads"]), row["model"], row["type"]) for row in rows]
+    assert points == list(itertools.product((1, 4, 16), gem5_llama.LAYERS, gem5_llama.QUANTS))
+    for shape, quant, path in gem5_llama.files(["smollm2-135m", "llama-2-7b"], gem5_llama.QUANTS, tmp_path):
+        model = load_model(path).reported
+        path.unlink()
+        for row in rows:
+            if (row["model"], row["type"]) != (shape, quant):
+                continue
+            n1, sail = (gem5_llama.in_embedded(model, s, int(row["threads"]), CONTEXT) for s in gem5_llama.SYSTEMS)
+            assert f"{1 / n1.seconds:.2f}" == row["N1 embedded [t/s]"]
+            assert f"{1 / sail.seconds:.2f}" == row["SAIL embedded [t/s]"]
+            assert f"{sail.products:.0%}" == row["embedded"]
+            estimate = n1.seconds / sail.seconds
+            assert f"{estimate:.2f}x" == row["speedup embedded"]
+            speedup = float(row["speedup in gem5"].rstrip("x"))
+            rates = float(row["SAIL in gem5 [t/s]"]), float(row["N1 in gem5 [t/s]"])
+            assert rates[0] / rates[1] == pytest.approx(speedup, rel=0.01)
+            assert float(row["difference"].rstrip("%")) == pytest.approx(100 * (estimate / speedup - 1), abs=1)

@@ -64,8 +64,9 @@ Model load_model(const Options &o) {
         die(kExitBadInput, "--model %s: not a file", o.model.c_str());
     }
     llama_model_params params = llama_model_default_params();
-    // Read, not mapped: in gem5 a mapping is read from the host on the spot, too, and only once.
-    params.load_mode = LLAMA_LOAD_MODE_NONE;
+    // Mapped, not read: weights that are repacked would be read into a vector that llama.cpp first fills with zeros, at
+    // five instructions a byte, which is most of what a load takes in gem5.
+    params.load_mode = LLAMA_LOAD_MODE_MMAP;
     // Weights for the device go into its own buffer type; repacked ones are for llama.cpp's own kernels.
     params.use_extra_bufts = !o.pim;
     params.n_gpu_layers = 0;
