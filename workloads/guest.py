@@ -108,8 +108,8 @@ def _kit(native: bool) -> _Kit:
             f"-DGGML_CPU_ARM_ARCH={ARM_ARCH}",
         ),
         flags=(f"-march={ARM_ARCH}",),
-        link_flags=("-static", "-pthread", "-Wl,--gc-sections"),
-        shared=(micro / "no_clone3.c", LLAMA / "no_fadvise.c"),
+        link_flags=("-static", "-pthread", "-Wl,--gc-sections", "-Wl,--wrap=mmap"),
+        shared=(micro / "no_clone3.c", LLAMA / "file_map.c"),
         programs=(PROGRAM,),
     )
 

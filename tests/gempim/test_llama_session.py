@@ -316,6 +316,13 @@ def test_a_region_without_statistics_is_an_error(gguf: Path, tmp_path: Path) -> 
         generate(replace(request, sample="none"), N1, FakeGem5(LAYERS, lost=2), tmp_path / "runs")
 
 
+def test_a_detailed_run_that_says_another_token_is_an_error(gguf: Path, tmp_path: Path) -> None:
+    request = LlamaRequest(gguf, "Once", tokens=3)
+    with pytest.raises(DataError, match=r"guest.out: token \d is 9\d+, the functional run says \(100, 101, 102\)"):
+        generate(request, N1, FakeGem5(LAYERS, misread=True), tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("gem5-*"))
+
+
 def test_a_command_that_ends_late_is_not_a_part_of_its_own(gguf: Path, tmp_path: Path) -> None:
     head = LAYOUT.region(1, LAYOUT.head)
     request = LlamaRequest(gguf, "Once", tokens=2)

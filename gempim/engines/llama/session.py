@@ -51,6 +51,7 @@ JOBS = 2
 Progress = Callable[[int, int], None]
 """Called with the gem5 runs that are done and the gem5 runs in all."""
 
+_TOKEN = re.compile(r"^token (\d+) (\d+)$", re.MULTILINE)
 _GUEST_SAYS = re.compile(rb"^llama: (.+)$", re.MULTILINE)
 _FUNCTIONAL_CPU = "atomic_noncaching"
 
@@ -281,7 +282,7 @@ class _Session:
         measured: dict[int, Counts] = {}
         done = 1
         with ThreadPoolExecutor(self.jobs) as pool:
-            futures = [pool.submit(self._restored, folder, entry, plan, restore) for restore in plan.restores]
+            futures = [pool.submit(self._restored, folder, entry, plan, restore, output) for restore in plan.restores]
             try:
                 for future in futures:
                     measured.update(future.result())
@@ -302,14 +303,23 @@ class _Session:
             if said != expected:
                 raise DataError(f"{output.file}: region {region} is {said!r}, expected {expected!r}")
 
-    def _restored(self, folder: Path, entry: Path, plan: Plan, restore: Restore) -> dict[int, Counts]:
-        """Run from a checkpoint. :return: counters of the regions that are measured"""
+    def _restored(
+        self, folder: Path, entry: Path, plan: Plan, restore: Restore, functional: GuestOutput
+    ) -> dict[int, Counts]:
+        """Run from a checkpoint. :return: counters of the regions that are measured
+
+        :raises DataError: other regions than planned, or another token than the functional run's
+        """
         options = self._options(
             self.request.cpu,
             restore=checkpoints.checkpoint_of(entry, plan.checkpoints, restore.first),
             stop_after_roi=restore.last,
         )
         found = self._measure(folder / f"roi-{restore.first}", options)
+        said = folder / f"roi-{restore.first}" / GUEST_OUT
+        for index, token in _TOKEN.findall(said.read_text(encoding="utf-8", errors="replace")):
+            if functional.tokens[int(index) : int(index) + 1] != (int(token),):
+                raise DataError(f"{said}: token {index} is {token}, the functional run says {functional.tokens}")
         if tuple(found) != tuple(restore.regions):
             raise DataError(
                 f"{folder / f'roi-{restore.first}'}: regions {list(found)}, expected {list(restore.regions)}"
