@@ -207,8 +207,12 @@ def test_an_error_of_a_run_is_the_sweeps(tmp_path: Path, cluster: _Cluster) -> N
     plan = _plan(tmp_path)
     with pytest.raises(DataError, match=r"^no such table$"):
         run_sweep(plan, tmp_path / "runs", dask=cluster.address)
-    # The worker may have begun another one by then.
-    left = list((tmp_path / "runs").iterdir())
+    # The worker may have begun another one by then, which it ends.
+    for _ in range(600):
+        left = list((tmp_path / "runs").iterdir())
+        if all(is_complete(path) for path in left):
+            break
+        time.sleep(0.1)
     assert 1 <= len(left) < 12
     assert all(is_complete(path) for path in left)
     with pytest.raises(RuntimeError, match=r"(?s)smollm2-135m-.*Traceback.*division by cucumber"):
