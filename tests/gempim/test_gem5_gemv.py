@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
+from readme_table import readme_table
 
 from gempim.bench.gem5_gemv import SYSTEMS, embedded_ps, gem5_ps
 from gempim.doctor import find_gem5
 from gempim.plugin import build
 from gempim.workloads.build import build_micro
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-
 N, K, THREADS = 1024, 2048, 4
 """The benchmark's defaults."""
 
 
-def _rows() -> list[dict[str, str]]:
-    found = re.search(r"<!-- gemv -->\n(.*?)\n<!-- /gemv -->", README, re.S)
-    assert found
-    head, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in found[1].splitlines()]
-    return [dict(zip(head, row, strict=True)) for row in rows]
-
-
-@pytest.mark.parametrize("row", _rows(), ids=lambda r: f"{r['type']}-b{r['batch']}")
+@pytest.mark.parametrize("row", readme_table("gemv"), ids=lambda r: f"{r['type']}-b{r['batch']}")
 def test_the_embedded_columns_are_the_engines(row: dict[str, str]) -> None:
     embedded = [embedded_ps(s, row["type"], int(row["batch"]), N, K, THREADS) / 1e6 for s in SYSTEMS]
     assert [f"{us:.1f}" for us in embedded] == [row["N1 embedded [us]"], row["SAIL embedded [us]"]]
@@ -39,7 +28,7 @@ def test_a_faster_device_is_faster() -> None:
 @pytest.mark.slow
 def test_a_row_made_again_in_gem5() -> None:
     """Within 5 %: another compiler lays out another guest."""
-    row = next(r for r in _rows() if r["type"] == "q4_0" and r["batch"] == "1")
+    row = next(r for r in readme_table("gemv") if r["type"] == "q4_0" and r["batch"] == "1")
     gem5 = find_gem5()
     assert gem5 is not None
     plugin, micro = build(gem5), build_micro()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_llama import FakeGem5
+from readme_table import readme_table
 
 from gempim.bench import gem5_llama
 from gempim.engines.llama import run_llama
@@ -98,17 +98,9 @@ def test_bad_options_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: 
         assert says in capsys.readouterr().err
 
 
-def _readme_rows() -> list[dict[str, str]]:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    found = re.search(r"<!-- llama -->\n(.*?)\n<!-- /llama -->", text, re.S)
-    assert found
-    head, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in found[1].splitlines()]
-    return [dict(zip(head, row, strict=True)) for row in rows]
-
-
 def test_the_readmes_embedded_columns_are_the_engines(tmp_path: Path) -> None:
     """Rows in the benchmark's order, embedded columns of this engine, differences of what stands beside them."""
-    rows = _readme_rows()
+    rows = readme_table("llama")
     points = [(int(row["threads"]), row["model"], row["type"]) for row in rows]
     whole = itertools.product((1, 4, 16), gem5_llama.LAYERS, gem5_llama.QUANTS)
     assert rows
