@@ -50,12 +50,9 @@ def gem5_ps(
         common = [config_folder() / "run.py", "--system", system, "--plugin", plugin, "--cores", threads]
         common += ["--binary", micro / "gemv"]
         tail = ["--args", "--type", weight_type, "--m", m, "--n", n, "--k", k, "--threads", threads]
-        tail += [
-            "--path",
-            SYSTEMS[system],
-            "--m5",
-            *(["--transposed"] if transposed and SYSTEMS[system] == "lutmm" else []),
-        ]
+        tail += ["--path", SYSTEMS[system], "--m5"]
+        if transposed and SYSTEMS[system] == "lutmm":
+            tail += ["--transposed"]
         for out, options in (
             ("prepare", ["--cpu", "atomic_noncaching", "--checkpoint", folder / "cpt", "--checkpoint-at-roi", 0]),
             ("measure", ["--cpu", "o3", "--restore", folder / "cpt", "--stop-after-roi", 0]),
